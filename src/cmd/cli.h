@@ -1,0 +1,59 @@
+/*
+ * Command lines of both programs: a table of commands, each with a table of options. `--name value`, `--name=value`,
+ * switches, `--help` everywhere. Whatever cannot work is one sentence on standard error and exit status 2.
+ */
+#ifndef KV_CMD_CLI_H
+#define KV_CMD_CLI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#define CLI_ERROR_LEN 512
+
+enum {
+    CLI_EXIT_OK = 0,
+    CLI_EXIT_FAILED = 1, /* the thing was tried and did not work */
+    CLI_EXIT_USAGE = 2,  /* the thing cannot be tried: flag, environment, file, address */
+};
+
+struct cli_option {
+    const char *name;        /* without dashes: "base-host" */
+    const char *value_name;  /* "HOST" in the help; NULL for a switch, whose set gets "true" */
+    const char *environment; /* variable that gives the value when the flag is absent; NULL for none */
+    const char *help;        /* one line */
+    bool required;
+    /* Stores the value into the command's own struct. 0, or negative with a sentence in error[CLI_ERROR_LEN] that says
+     * why the value cannot be (without naming flag and value: the caller of set puts them in front). */
+    int (*set)(void *into, const char *value, char *error);
+};
+
+struct cli_command {
+    const char *name;    /* "serve", or two words: "admin create-user" */
+    const char *summary; /* one line for the list */
+    const char *details; /* further paragraph(s) of --help, or NULL */
+    const struct cli_option *options; /* ends with a NULL name */
+    size_t settings_size;             /* of the zeroed struct that `set` and `run` get */
+    int (*run)(void *settings);       /* returns the exit status */
+};
+
+/* Picks the command, parses, runs; prints help or the sentence otherwise. Commands end with a NULL name. */
+int cli_main(const char *program, const char *summary, const struct cli_command *commands, int argc, char **argv);
+
+/* One sentence on standard error, prefixed with the program's name; returns CLI_EXIT_USAGE for `return`. */
+int cli_usage_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* The same, returns CLI_EXIT_FAILED. */
+int cli_failure(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Reads one secret line: from a terminal without echo and with the prompt on standard error, else from the stream. The
+ * line's end is cut. 0, KV_ELIMIT, KV_ENOTFOUND at the end of input. */
+int cli_read_secret(const char *prompt, char *out, size_t size);
+
+/* Ready-made `set` helpers for common values; `into` is the field itself. */
+int cli_set_port_or_address(char *into, size_t size, const char *value, char *error);
+int cli_set_unsigned(unsigned long *into, unsigned long min, unsigned long max, const char *value, char *error);
+/* "30", "30s", "5m", "1500ms" -> milliseconds. */
+int cli_set_duration(unsigned long *into_ms, const char *value, char *error);
+/* "64k", "10M", "1G" or plain bytes. */
+int cli_set_bytes(unsigned long long *into, const char *value, char *error);
+
+#endif

@@ -1,0 +1,71 @@
+/*
+ * The head of a request or a response, as every codec of the program sees it: HTTP/1, HTTP/2 and the tunnel's wire fill
+ * and read the same struct. Field order is kept, names are lower case, values are as they came, without surrounding
+ * white space (RFC 9110, 5).
+ *
+ * A head either borrows (its slices point into somebody's input: parsers make such heads, on the stack) or owns
+ * (head_new: one allocation that holds everything, names and values each followed by a NUL).
+ */
+#ifndef KV_HTTP_HEAD_H
+#define KV_HTTP_HEAD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/limits.h"
+#include "base/slice.h"
+
+struct field {
+    struct slice name; /* lower case in owning heads; as sent in borrowing ones */
+    struct slice value;
+};
+
+struct head {
+    struct slice method; /* requests; empty in responses and trailers */
+    struct slice target; /* path and query as sent; "*" or authority-form only where a method has them */
+    struct slice scheme; /* "http" or "https"; empty when unknown */
+    struct slice authority; /* Host or :authority, as sent */
+    struct slice protocol;  /* of an Upgrade ("websocket") or an extended CONNECT (RFC 8441); empty without */
+    uint16_t status;        /* responses */
+    uint16_t count;
+    uint16_t capacity;
+    struct field *fields;
+    char *bytes; /* owning: the string space */
+    size_t used, room;
+};
+
+/* A borrowing head over caller's storage, to be filled by a parser. */
+static inline void head_borrow(struct head *h, struct field *storage, uint16_t capacity)
+{
+    *h = (struct head){.fields = storage, .capacity = capacity};
+}
+
+/* An owning head with room for `fields` fields and `bytes` bytes of text (NULs are added by itself: ask for the text
+ * alone). NULL without memory. */
+struct head *head_new(size_t fields, size_t bytes);
+/* An owning copy with room for more, names lower-cased. NULL without memory. */
+struct head *head_copy(const struct head *h, size_t more_fields, size_t more_bytes);
+/* Owning heads only; NULL is legal. */
+void head_free(struct head *h);
+
+/* Bytes of text that a copy of h needs. */
+size_t head_text_size(const struct head *h);
+
+/* Copies text into an owning head and returns the copy, NUL-terminated; data is NULL when the room is spent. */
+struct slice head_intern(struct head *h, struct slice text);
+
+/* Appends a field; text is copied and the name lower-cased if the head owns, borrowed otherwise.
+ * 0, or KV_ELIMIT when the head is full. */
+int head_add(struct head *h, struct slice name, struct slice value);
+
+/* The first field of that name (lower-case), compared without case, or NULL. */
+const struct field *head_find(const struct head *h, struct slice name);
+/* The value of the first field of that name; empty data==NULL slice when there is none. */
+struct slice head_value(const struct head *h, struct slice name);
+/* True if any field of that name has `token` among its comma-separated elements, compared without case. */
+bool head_has_token(const struct head *h, struct slice name, struct slice token);
+/* Removes every field of that name; order of the others is kept. */
+void head_remove(struct head *h, struct slice name);
+
+#endif
