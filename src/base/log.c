@@ -27,14 +27,11 @@
 #include <unistd.h>
 
 enum {
-    LINE_MAX_BYTES = 4096
+    LINE_MAX_BYTES = 4096,
+    VALUE_MAX_BYTES = 1024, /* a longer value, the target of a request most likely, ends in "..." */
+    TAIL_BYTES = 32,        /* kept free for a line's end: ,"truncated":"true"} and a line feed */
 };
 _Static_assert(LINE_MAX_BYTES <= PIPE_BUF, "a line is written whole or not at all");
-
-/* What every line keeps free for its last field and its end: ,"truncated":"true"} and a line feed. */
-enum {
-    TAIL_BYTES = 32
-};
 
 static const char *const level_names[] = {"error", "warn", "info", "debug"};
 static const char *const format_names[] = {"text", "json"};
@@ -103,11 +100,15 @@ static void put_string(struct line *l, const char *string)
 /* Length of the valid UTF-8 sequence at p (RFC 3629, 4), or 0. */
 static size_t utf8_length(const unsigned char *p, size_t len)
 {
-    size_t need = p[0] < 0x80                    ? 1
-                  : p[0] >= 0xc2 && p[0] <= 0xdf ? 2
-                  : (p[0] & 0xf0) == 0xe0        ? 3
-                  : p[0] >= 0xf0 && p[0] <= 0xf4 ? 4
-                                                 : 0;
+    size_t need = 0;
+    if (p[0] < 0x80)
+        need = 1;
+    else if (p[0] >= 0xc2 && p[0] <= 0xdf)
+        need = 2;
+    else if (p[0] >= 0xe0 && p[0] <= 0xef)
+        need = 3;
+    else if (p[0] >= 0xf0 && p[0] <= 0xf4)
+        need = 4;
     if (need == 0 || need > len)
         return 0;
     for (size_t i = 1; i < need; i++)
