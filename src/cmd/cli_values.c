@@ -1,0 +1,97 @@
+/* The common kinds of values: text, listen addresses, numbers, durations, sizes. Each says what it wanted instead. */
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/slice.h"
+#include "cmd/cli.h"
+#include "io/listener.h"
+
+struct unit {
+    const char *name;
+    uint64_t factor;
+};
+
+int cli_set_string(char *into, size_t size, const char *value, char *error)
+{
+    size_t len = strlen(value);
+    if (len == 0) {
+        snprintf(error, CLI_ERROR_LEN, "must not be empty");
+        return KV_EINVAL;
+    }
+    if (len >= size) {
+        snprintf(error, CLI_ERROR_LEN, "is longer than %zu bytes", size - 1);
+        return KV_EINVAL;
+    }
+    memcpy(into, value, len + 1);
+    return 0;
+}
+
+int cli_set_port_or_address(char *into, size_t size, const char *value, char *error)
+{
+    struct sockaddr_storage address;
+    if (sockaddr_parse(slice_of(value), &address) != 0) {
+        snprintf(error, CLI_ERROR_LEN,
+                 "is no address to listen on; give HOST:PORT with a literal address or localhost, :PORT for every "
+                 "address, or a PORT");
+        return KV_EINVAL;
+    }
+    return cli_set_string(into, size, value, error);
+}
+
+/* Digits and one of the units; the first unit is that of a bare number. False for anything else or an overflow. */
+static bool number_with_unit(const char *value, const struct unit *units, uint64_t *out)
+{
+    size_t digits = strspn(value, "0123456789");
+    uint64_t number;
+    if (!slice_to_u64((struct slice){value, digits}, &number))
+        return false;
+    for (const struct unit *u = units; u->name; u++) {
+        if (strcmp(value + digits, u->name) == 0)
+            return !__builtin_mul_overflow(number, u->factor, out);
+    }
+    return false;
+}
+
+int cli_set_unsigned(unsigned long *into, unsigned long min, unsigned long max, const char *value, char *error)
+{
+    uint64_t number;
+    if (!slice_to_u64(slice_of(value), &number) || number < min || number > max) {
+        snprintf(error, CLI_ERROR_LEN, "must be a whole number from %lu to %lu", min, max);
+        return KV_EINVAL;
+    }
+    *into = (unsigned long)number;
+    return 0;
+}
+
+int cli_set_duration(unsigned long *into_ms, const char *value, char *error)
+{
+    static const struct unit units[] = {{"", 1000}, {"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {NULL, 0}};
+    const uint64_t longest = UINT64_C(366) * 24 * 3600 * 1000;
+    uint64_t ms;
+    if (!number_with_unit(value, units, &ms) || ms > longest || ms > ULONG_MAX) {
+        snprintf(error, CLI_ERROR_LEN, "must be a time of at most a year, such as 30s, 1500ms, 5m or 1h");
+        return KV_EINVAL;
+    }
+    *into_ms = (unsigned long)ms;
+    return 0;
+}
+
+int cli_set_bytes(unsigned long long *into, const char *value, char *error)
+{
+    static const struct unit units[] = {{"", 1},
+                                        {"k", UINT64_C(1) << 10},
+                                        {"K", UINT64_C(1) << 10},
+                                        {"M", UINT64_C(1) << 20},
+                                        {"G", UINT64_C(1) << 30},
+                                        {NULL, 0}};
+    uint64_t bytes;
+    if (!number_with_unit(value, units, &bytes) || bytes > INT64_MAX) {
+        snprintf(error, CLI_ERROR_LEN, "must be a number of bytes, such as 1048576, 64k, 10M or 1G");
+        return KV_EINVAL;
+    }
+    *into = bytes;
+    return 0;
+}
