@@ -24,7 +24,13 @@ enum wire_feature {
     FEATURE_RESET = 1 << 3,      /* Reset with a reason, at any time; detailed reasons in Error */
     FEATURE_DRAIN = 1 << 4,      /* Drain from the server */
 };
-#define WIRE_FEATURES (FEATURE_CREDIT | FEATURE_TRAILERS | FEATURE_HALF_CLOSE | FEATURE_RESET | FEATURE_DRAIN)
+#define WIRE_FEATURES     (FEATURE_CREDIT | FEATURE_TRAILERS | FEATURE_HALF_CLOSE | FEATURE_RESET | FEATURE_DRAIN)
+
+/* A head on the wire: what a visitor may send (base/limits.h), and what the edge adds to it (forwarding fields and the
+ * two of an upgrade). */
+#define WIRE_HEAD_FIELDS  (LIMIT_HEAD_FIELDS + 16)
+#define WIRE_HEAD_BYTES   (LIMIT_HEAD_BYTES + 2048)
+#define WIRE_ERROR_BYTES  1024 /* the text of an Error or Reset; more is cut */
 
 #define WIRE_INSTANCE_LEN 16
 #define WIRE_SESSION_LEN  16 /* characters of a session id as we make them */
@@ -46,9 +52,15 @@ enum wire_kind {
     WIRE_DRAIN,
 };
 
-enum wire_side { WIRE_FROM_SERVER, WIRE_FROM_CLIENT };
+enum wire_side {
+    WIRE_FROM_SERVER,
+    WIRE_FROM_CLIENT
+};
 
-/* One decoded message; slices and head borrow from the input or the arena and live until the next wire_decode on it. */
+/*
+ * One message. A decoded one borrows its slices and fields from the input or from the arena, until the next wire_decode
+ * on that arena. Lengths of token, instance id and the like are as the peer sent them: whoever uses them checks them.
+ */
 struct wire_message {
     enum wire_kind kind;
     uint64_t request_id; /* 0: the tunnel itself */
@@ -63,11 +75,13 @@ struct wire_message {
             uint32_t max_concurrent, features, initial_credit;
         } welcome;
         struct {
-            struct head head; /* authority taken from the host field, protocol from upgrade; fields as sent */
-            struct slice remote_addr;
-            bool is_upgrade; /* request */
-            bool upgraded;   /* response */
-            bool interim;    /* response: a 1xx before the final head */
+            /* Fields as sent, hop-by-hop ones too, names lower-cased; authority taken from `host`, which is a field as
+             * well; protocol from `upgrade` when the exchange upgrades, else empty. */
+            struct head head;
+            struct slice remote_addr; /* request: address:port of the visitor */
+            bool is_upgrade;          /* request; never without a protocol */
+            bool upgraded;            /* response; if and only if the status is 101, never without a protocol */
+            bool interim;             /* response: a 1xx before the final head */
         } head;
         struct {
             struct slice bytes;
@@ -78,40 +92,60 @@ struct wire_message {
         uint32_t cancel_reason;
         uint32_t credit;
         struct {
-            uint32_t code;           /* as on the wire */
+            uint32_t code;            /* as on the wire */
             enum close_reason reason; /* what it means here */
             struct slice text;
-        } error;                      /* WIRE_ERROR and WIRE_RESET */
+        } error; /* WIRE_ERROR and WIRE_RESET */
         uint32_t drain_grace_ms;
     };
 };
 
-/* Reused memory of decoding: one per link. Zeroed is empty. */
+/* Reused memory of decoding: one per link. Zeroed is empty. One message takes at most a little more than
+ * LIMIT_MESSAGE_BYTES; what is kept between messages is at most 64 KiB and the field table. */
 struct wire_arena {
-    char *block;
-    size_t used, capacity;
-    struct wire_overflow *overflow; /* extra blocks of an unusually large message, freed by the next decode */
-    struct field fields[LIMIT_HEAD_FIELDS];
+    struct wire_block *blocks; /* newest first; one in the steady state */
+    size_t first;              /* capacity of the first block, learnt from messages that needed several */
+    size_t total;              /* bytes handed out for the message at hand */
+    int error;                 /* why the last allocation failed */
+    struct field fields[WIRE_HEAD_FIELDS];
 };
+/* Gives the memory back; the arena is empty and can be used again. */
 void wire_arena_free(struct wire_arena *arena);
 
-/* Decodes one message sent by `side`. 0; KV_EPROTO for bytes that are no message of that side, a head with bad field
- * names, values, method, target or status; KV_ELIMIT for a head over its caps; KV_ENOMEM. Unknown fields are skipped. */
+/*
+ * Decodes one message sent by `side`, without its gRPC prefix. Unknown fields are skipped; a message of nothing else is
+ * WIRE_UNKNOWN. The bytes of WIRE_DATA lie in the input if it is framed as wire_data_prefix frames it, otherwise in the
+ * arena. Whether a message makes sense now, and with this request id, is the link's question.
+ * 0, or
+ * KV_EPROTO: out->kind is WIRE_UNKNOWN: no message of that side, the session is broken; out->kind is a head or
+ * trailers: out->request_id is set and that exchange alone is to be reset. Such a head has a bad method, target,
+ * status, field name or value, two hosts, or an upgrade without a protocol or a 101 without an upgrade. KV_ELIMIT:
+ * likewise, over WIRE_HEAD_FIELDS or WIRE_HEAD_BYTES, or over the memory of one message. KV_ENOMEM.
+ */
 int wire_decode(enum wire_side side, struct slice bytes, struct wire_arena *arena, struct wire_message *out);
 
-/* Encodes any message (heads take any head of ours; names are lower-cased by whoever made it) into `out`, with the gRPC
- * prefix before it. 0, KV_ELIMIT or KV_ENOMEM. Data messages are encoded whole; the link uses wire_data_prefix. */
+/*
+ * Appends the message to `out`, with the gRPC prefix before it; all or nothing. Any head will do, borrowing or owning;
+ * field names are lower-cased. A request gets `host` from its authority if it has no such field. An upgrade is one with
+ * a protocol (a request) or with status 101 (a response); it gets `connection` and `upgrade` fields unless it has the
+ * latter. is_upgrade, upgraded, interim and error.reason are not looked at.
+ * 0; KV_EINVAL: a kind that this side does not send, a head that wire_decode would refuse, text that is no UTF-8;
+ * KV_ELIMIT: over the caps of a head, LIMIT_MESSAGE_BYTES or out->limit; KV_ENOMEM.
+ * Data messages are encoded whole; the link uses wire_data_prefix.
+ */
 int wire_encode(enum wire_side side, const struct wire_message *message, struct buffer *out);
 
 /* What stands before the bytes of a DataChunk of `len` bytes on the wire: gRPC prefix and protobuf framing, and what
- * stands behind them when the chunk ends its direction (2 bytes, or 0). Returns the length of the prefix. */
+ * stands behind them when the chunk ends its direction (2 bytes, or 0). `len` is at most LIMIT_MESSAGE_BYTES -
+ * WIRE_DATA_PREFIX_LEN. Returns the length of the prefix. */
 #define WIRE_DATA_PREFIX_LEN 48
 #define WIRE_DATA_SUFFIX_LEN 2
 size_t wire_data_prefix(enum wire_side side, uint64_t request_id, size_t len, bool end,
                         char prefix[WIRE_DATA_PREFIX_LEN], char suffix[WIRE_DATA_SUFFIX_LEN], size_t *suffix_len);
 
-/* Reasons as numbers on the wire (Error.code 0..2 as deployed, ours from 16 on; Reset.code) and back. Unknown numbers
- * become REASON_ORIGIN_OTHER. With `detailed` false only 0, 1 and 2 are produced. */
+/* Reasons as numbers on the wire (Error.code 0..2 as deployed, ours from 16 on; Reset.code) and back; the table is in
+ * docs/PROTOCOL.md. Unknown numbers become REASON_ORIGIN_OTHER. With `detailed` false (the peer lacks FEATURE_RESET)
+ * only 0, 1 and 2 are produced. */
 uint32_t wire_reason_code(enum close_reason reason, bool detailed);
 enum close_reason wire_reason_of(uint32_t code);
 

@@ -1,0 +1,149 @@
+/*
+ * What both directions of the wire share: which number of which frame is which kind, what a head may be, and the
+ * numbers of reasons. wire_decode.c and wire_encode.c are the directions.
+ *
+ * Heads are judged on their way in because nobody trusts a peer, and on their way out because a deployed peer answers
+ * one string that is no UTF-8 by ending the session with all its exchanges.
+ */
+#include "tunnel/wire_frame.h"
+
+#include "base/error.h"
+#include "http/forward.h"
+
+#define SIZE(array)  (sizeof(array) / sizeof((array)[0]))
+
+#define SERVER(name) KAVILO__TUNNEL__V1__SERVER_FRAME__KIND_##name
+#define CLIENT(name) KAVILO__TUNNEL__V1__CLIENT_FRAME__KIND_##name
+
+/* kinds[side][number of the frame's field]; what is not named is WIRE_UNKNOWN. */
+static const uint8_t kinds[2][SERVER(PONG) + 1] = {
+    [WIRE_FROM_SERVER] = {[SERVER(WELCOME)] = WIRE_WELCOME,
+                          [SERVER(REQUEST_HEAD)] = WIRE_REQUEST_HEAD,
+                          [SERVER(DATA)] = WIRE_DATA,
+                          [SERVER(CANCEL)] = WIRE_CANCEL,
+                          [SERVER(PING)] = WIRE_PING,
+                          [SERVER(CREDIT)] = WIRE_CREDIT,
+                          [SERVER(TRAILERS)] = WIRE_TRAILERS,
+                          [SERVER(RESET)] = WIRE_RESET,
+                          [SERVER(DRAIN)] = WIRE_DRAIN,
+                          [SERVER(PONG)] = WIRE_PONG},
+    [WIRE_FROM_CLIENT] = {[CLIENT(HELLO)] = WIRE_HELLO,
+                          [CLIENT(RESPONSE_HEAD)] = WIRE_RESPONSE_HEAD,
+                          [CLIENT(DATA)] = WIRE_DATA,
+                          [CLIENT(CANCEL)] = WIRE_CANCEL,
+                          [CLIENT(PING)] = WIRE_PING,
+                          [CLIENT(PONG)] = WIRE_PONG,
+                          [CLIENT(ERROR)] = WIRE_ERROR,
+                          [CLIENT(CREDIT)] = WIRE_CREDIT,
+                          [CLIENT(TRAILERS)] = WIRE_TRAILERS,
+                          [CLIENT(RESET)] = WIRE_RESET},
+};
+
+enum wire_kind wire_kind_at(enum wire_side side, unsigned number)
+{
+    return number < SIZE(kinds[side]) ? kinds[side][number] : WIRE_UNKNOWN;
+}
+
+unsigned wire_kind_number(enum wire_side side, enum wire_kind kind)
+{
+    for (unsigned number = 1; number < SIZE(kinds[side]); number++) {
+        if (kinds[side][number] == kind && kind != WIRE_UNKNOWN)
+            return number;
+    }
+    return 0;
+}
+
+/* ---- heads ---- */
+
+/* Printable ASCII without spaces that starts as RFC 9112, 3.2.1 and 3.2.4 say; the other forms never enter a tunnel. */
+static bool is_target(struct slice s)
+{
+    if (s.len == 0 || (s.data[0] != '/' && !slice_equals(s, SLICE("*"))))
+        return false;
+    for (size_t i = 0; i < s.len; i++) {
+        if (s.data[i] <= ' ' || s.data[i] > '~')
+            return false;
+    }
+    return true;
+}
+
+int wire_check_head(enum wire_kind kind, const struct head *head, struct slice remote_addr)
+{
+    size_t text = head->method.len + head->target.len + remote_addr.len;
+    if (head->count > WIRE_HEAD_FIELDS)
+        return KV_ELIMIT;
+    for (uint16_t i = 0; i < head->count; i++)
+        text += head->fields[i].name.len + head->fields[i].value.len;
+    if (text > WIRE_HEAD_BYTES)
+        return KV_ELIMIT;
+
+    if (kind == WIRE_REQUEST_HEAD && (!http_is_token(head->method) || !is_target(head->target)))
+        return KV_EPROTO;
+    if (kind == WIRE_RESPONSE_HEAD && (head->status < 100 || head->status > 999))
+        return KV_EPROTO;
+    unsigned hosts = 0;
+    for (uint16_t i = 0; i < head->count; i++) {
+        const struct field *field = &head->fields[i];
+        if (!http_is_token(field->name) || !http_is_field_value(field->value))
+            return KV_EPROTO;
+        hosts += slice_equals_nocase(field->name, SLICE("host"));
+    }
+    /* Two hosts are two opinions about where a request goes (RFC 9112, 3.2). */
+    return kind == WIRE_REQUEST_HEAD && hosts > 1 ? KV_EPROTO : 0;
+}
+
+/* ---- reasons ---- */
+
+/* From 16 on the local service's, from 32 on the visitor's, from 48 on the tunnel's own. The table of docs/PROTOCOL.md;
+ * a number keeps its meaning for ever. */
+static const struct {
+    enum close_reason reason;
+    uint8_t code;
+    uint8_t deployed; /* the nearest that a deployed server knows */
+} codes[] = {
+    {REASON_ORIGIN_OTHER, 0, 0},
+    {REASON_ORIGIN_REFUSED, 1, 1},
+    {REASON_ORIGIN_CONNECT_TIMEOUT, 2, 2},
+    {REASON_ORIGIN_UNREACHABLE, 16, 1},
+    {REASON_ORIGIN_TIMEOUT, 17, 2},
+    {REASON_ORIGIN_CLOSED, 18, 0},
+    {REASON_ORIGIN_BAD_RESPONSE, 19, 0},
+    {REASON_ORIGIN_TLS, 20, 1},
+    {REASON_VISITOR_GONE, 32, 0},
+    {REASON_VISITOR_SLOW, 33, 0},
+    {REASON_BAD_REQUEST, 34, 0},
+    {REASON_HEAD_TOO_LARGE, 35, 0},
+    {REASON_BODY_TOO_LARGE, 36, 0},
+    {REASON_NO_TUNNEL, 37, 0},
+    {REASON_IDLE, 38, 0},
+    {REASON_INTERNAL, 48, 0},
+    {REASON_PROTOCOL, 49, 0},
+    {REASON_TUNNEL_BUSY, 50, 0},
+    {REASON_SERVER_BUSY, 51, 0},
+    {REASON_DRAINING, 52, 0},
+    {REASON_CLIENT_GONE, 53, 0},
+    {REASON_CLIENT_TIMEOUT, 54, 0},
+    {REASON_TAKEN_OVER, 55, 0},
+    {REASON_REPLACED, 56, 0},
+    {REASON_REVOKED, 57, 0},
+    {REASON_KICKED, 58, 0},
+};
+_Static_assert(SIZE(codes) == REASON_COUNT - 1, "every reason but REASON_NONE has a number");
+
+uint32_t wire_reason_code(enum close_reason reason, bool detailed)
+{
+    for (size_t i = 0; i < SIZE(codes); i++) {
+        if (codes[i].reason == reason)
+            return detailed ? codes[i].code : codes[i].deployed;
+    }
+    return 0;
+}
+
+enum close_reason wire_reason_of(uint32_t code)
+{
+    for (size_t i = 0; i < SIZE(codes); i++) {
+        if (codes[i].code == code)
+            return codes[i].reason;
+    }
+    return REASON_ORIGIN_OTHER;
+}

@@ -1,0 +1,349 @@
+/*
+ * A message on its way in:
+ *
+ *     wire_decode ── read_data        the framing that our own peers write around a body: cut off in place
+ *                 └─ unpack           anything else: protobuf-c, into the arena
+ *                    └─ read_body     protobuf-c's struct -> ours, by kind
+ *                       └─ read_head  field lines; wire_check_head judges them
+ *
+ * The arena is a short list of blocks that grow; nothing in it is freed before the next message. A link's steady state
+ * is one block, and then decoding allocates nothing.
+ */
+#include <assert.h>
+#include <stdlib.h>
+
+#include "base/error.h"
+#include "tunnel/wire_frame.h"
+
+/* ---- the arena ---- */
+
+/* One message in memory: its own bytes once more at most, and what its fields and our structs need around them. Without
+ * a cap a message of nothing but empty fields would grow thirtyfold. */
+#define ARENA_MESSAGE_BYTES (LIMIT_MESSAGE_BYTES + 256 * 1024)
+#define ARENA_FIRST_BYTES   1024
+#define ARENA_KEEP_BYTES    (64 * 1024) /* kept between messages at most: a head at its caps fits */
+
+struct wire_block {
+    struct wire_block *next;
+    size_t used, capacity;
+    char bytes[];
+};
+
+/* Every piece is preceded by its size: protobuf-c hands out text as C strings, and a NUL in one must not hide what
+ * stands behind it. */
+struct piece {
+    uint64_t size;
+    char bytes[];
+};
+
+static void *arena_alloc(void *data, size_t size)
+{
+    struct wire_arena *arena = data;
+    size_t need = (sizeof(struct piece) + size + 7) & ~(size_t)7;
+    if (size > ARENA_MESSAGE_BYTES || arena->total + need > ARENA_MESSAGE_BYTES) {
+        arena->error = KV_ELIMIT;
+        return NULL;
+    }
+    struct wire_block *block = arena->blocks;
+    if (!block || block->capacity - block->used < need) {
+        size_t capacity = block ? 2 * block->capacity : arena->first > 0 ? arena->first : ARENA_FIRST_BYTES;
+        if (capacity < need)
+            capacity = need;
+        block = malloc(sizeof *block + capacity);
+        if (!block) {
+            arena->error = KV_ENOMEM;
+            return NULL;
+        }
+        *block = (struct wire_block){.next = arena->blocks, .capacity = capacity};
+        arena->blocks = block;
+    }
+    struct piece *piece = (struct piece *)(void *)(block->bytes + block->used);
+    piece->size = size;
+    block->used += need;
+    arena->total += need;
+    return piece->bytes;
+}
+
+/* Pieces go with their arena. */
+static void arena_ignore_free(void *data, void *pointer)
+{
+    (void)data;
+    (void)pointer;
+}
+
+void wire_arena_free(struct wire_arena *arena)
+{
+    struct wire_block *next;
+    for (struct wire_block *block = arena->blocks; block; block = next) {
+        next = block->next;
+        free(block);
+    }
+    arena->blocks = NULL;
+}
+
+/* Forgets the message before. A link that needed several blocks gets one of their common size the next time, so that a
+ * steady stream of heads allocates nothing. */
+static void arena_reset(struct wire_arena *arena)
+{
+    struct wire_block *block = arena->blocks;
+    if (block && (block->next || block->capacity > ARENA_KEEP_BYTES)) {
+        if (arena->first < arena->total)
+            arena->first = arena->total < ARENA_KEEP_BYTES ? arena->total : ARENA_KEEP_BYTES;
+        wire_arena_free(arena);
+    } else if (block) {
+        block->used = 0;
+    }
+    arena->total = 0;
+    arena->error = 0;
+}
+
+/* The whole text behind a string that protobuf-c decoded into an arena: it allocates its length and one for the NUL. */
+static struct slice arena_text(const char *string)
+{
+    struct piece piece;
+    if (string == protobuf_c_empty_string)
+        return (struct slice){0};
+    memcpy(&piece, string - sizeof piece, sizeof piece);
+    assert(piece.size > 0 && string[piece.size - 1] == '\0');
+    return (struct slice){string, piece.size - 1};
+}
+
+static struct slice arena_bytes(const ProtobufCBinaryData *bytes)
+{
+    return (struct slice){(const char *)bytes->data, bytes->len};
+}
+
+/* ---- data ---- */
+
+/* Reads a varint of up to nine bytes, 63 bits, from the front of *in. Longer ones are legal protobuf, but nobody's
+ * request id or length. */
+static bool take_varint(struct slice *in, uint64_t *out)
+{
+    uint64_t value = 0;
+    for (size_t i = 0; i < in->len && i < 9; i++) {
+        unsigned char byte = (unsigned char)in->data[i];
+        value |= (uint64_t)(byte & 0x7f) << (7 * i);
+        if (byte < 0x80) {
+            *in = (struct slice){in->data + i + 1, in->len - i - 1};
+            *out = value;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* True, and the byte is taken, if the next byte is this tag. */
+static bool take_tag(struct slice *in, unsigned char tag)
+{
+    if (in->len == 0 || (unsigned char)in->data[0] != tag)
+        return false;
+    *in = (struct slice){in->data + 1, in->len - 1};
+    return true;
+}
+
+/* Recognises exactly what wire_data_prefix writes, and leaves the bytes of the body where they are. False for anything
+ * else, which may still be a DataChunk in another order or with more fields. */
+static bool read_data(struct slice in, struct wire_message *out)
+{
+    uint64_t id = 0, len, end = 0;
+    struct slice bytes = {0};
+    if (take_tag(&in, TAG_REQUEST_ID) && !take_varint(&in, &id))
+        return false;
+    if (!take_tag(&in, TAG_DATA) || !take_varint(&in, &len) || len != in.len)
+        return false;
+    if (take_tag(&in, TAG_BYTES)) {
+        if (!take_varint(&in, &len) || len > in.len)
+            return false;
+        bytes = (struct slice){in.data, (size_t)len};
+        in = (struct slice){in.data + bytes.len, in.len - bytes.len};
+    }
+    if (take_tag(&in, TAG_END_STREAM) && (!take_varint(&in, &end) || end > 1))
+        return false;
+    if (in.len > 0)
+        return false;
+    *out = (struct wire_message){.kind = WIRE_DATA, .request_id = id, .data = {bytes, end}};
+    return true;
+}
+
+/* ---- everything else ---- */
+
+static bool is_interim(unsigned status)
+{
+    return status >= 100 && status < 200 && status != 101;
+}
+
+/* Moves field lines into the arena's field table and finds what else a head has of its own: the authority and, for an
+ * upgrade, the protocol. */
+static int read_head(Header *const *headers, size_t count, struct wire_arena *arena, struct head *head)
+{
+    if (count > WIRE_HEAD_FIELDS)
+        return KV_ELIMIT;
+    head->fields = arena->fields;
+    head->capacity = WIRE_HEAD_FIELDS;
+    for (; head->count < count; head->count++) {
+        const Header *header = headers[head->count];
+        struct field *field = &arena->fields[head->count];
+        field->name = arena_text(header->name);
+        field->value = slice_trim(arena_bytes(&header->value));
+        for (size_t i = 0; i < field->name.len; i++)
+            header->name[i] = wire_lower(header->name[i]);
+        if (slice_equals(field->name, SLICE("host")))
+            head->authority = field->value;
+        if (slice_equals(field->name, SLICE("upgrade")) && head->protocol.len == 0)
+            head->protocol = field->value;
+    }
+    return 0;
+}
+
+static int read_request(const Kavilo__Tunnel__V1__RequestHead *in, struct wire_arena *arena, struct wire_message *out)
+{
+    struct head *head = &out->head.head;
+    head->method = arena_text(in->method);
+    head->target = arena_text(in->path);
+    out->head.remote_addr = arena_text(in->remote_addr);
+    out->head.is_upgrade = in->is_upgrade;
+    int error = read_head(in->headers, in->n_headers, arena, head);
+    if (error)
+        return error;
+    if (!in->is_upgrade)
+        head->protocol = (struct slice){0};
+    else if (head->protocol.len == 0)
+        return KV_EPROTO;
+    return wire_check_head(out->kind, head, out->head.remote_addr);
+}
+
+static int read_response(const Kavilo__Tunnel__V1__ResponseHead *in, struct wire_arena *arena, struct wire_message *out)
+{
+    struct head *head = &out->head.head;
+    head->status = (uint16_t)(in->status <= 999 ? in->status : 0);
+    out->head.upgraded = in->upgraded;
+    out->head.interim = is_interim(in->status);
+    int error = read_head(in->headers, in->n_headers, arena, head);
+    if (error)
+        return error;
+    /* A 101 that switched nothing, or a switch without a 101 or a protocol, leaves no two ends with one idea. */
+    if (in->upgraded != (in->status == 101) || (in->upgraded && head->protocol.len == 0))
+        return KV_EPROTO;
+    if (!in->upgraded)
+        head->protocol = (struct slice){0};
+    return wire_check_head(out->kind, head, (struct slice){0});
+}
+
+static int read_trailers(const Kavilo__Tunnel__V1__Trailers *in, struct wire_arena *arena, struct wire_message *out)
+{
+    int error = read_head(in->headers, in->n_headers, arena, &out->trailers);
+    out->trailers.authority = out->trailers.protocol = (struct slice){0};
+    return error ? error : wire_check_head(out->kind, &out->trailers, (struct slice){0});
+}
+
+static void read_hello(const Kavilo__Tunnel__V1__Hello *in, struct wire_message *out)
+{
+    out->hello.token = arena_text(in->token);
+    out->hello.has_name = in->wanted_case == KAVILO__TUNNEL__V1__HELLO__WANTED_NAME;
+    if (out->hello.has_name)
+        out->hello.name = arena_text(in->name);
+    out->hello.client_version = arena_text(in->client_version);
+    out->hello.takeover = in->takeover;
+    out->hello.features = in->features;
+    out->hello.initial_credit = in->initial_credit;
+    out->hello.instance_id = arena_bytes(&in->instance_id);
+}
+
+static void read_welcome(const Kavilo__Tunnel__V1__Welcome *in, struct wire_message *out)
+{
+    out->welcome.subdomain = arena_text(in->subdomain);
+    out->welcome.public_url = arena_text(in->public_url);
+    out->welcome.max_concurrent = in->max_concurrent_requests;
+    out->welcome.features = in->features;
+    out->welcome.initial_credit = in->initial_credit;
+    out->welcome.session_id = arena_text(in->session_id);
+    out->welcome.server_name = arena_text(in->server_name);
+}
+
+static int read_body(const union body *in, struct wire_arena *arena, struct wire_message *out)
+{
+    switch (out->kind) {
+    case WIRE_UNKNOWN:
+        break;
+    case WIRE_HELLO:
+        read_hello(&in->hello, out);
+        break;
+    case WIRE_WELCOME:
+        read_welcome(&in->welcome, out);
+        break;
+    case WIRE_REQUEST_HEAD:
+        return read_request(&in->request_head, arena, out);
+    case WIRE_RESPONSE_HEAD:
+        return read_response(&in->response_head, arena, out);
+    case WIRE_TRAILERS:
+        return read_trailers(&in->trailers, arena, out);
+    case WIRE_DATA:
+        out->data.bytes = arena_bytes(&in->data.data);
+        out->data.end = in->data.end_stream;
+        break;
+    case WIRE_CANCEL:
+        out->cancel_reason = in->cancel.reason;
+        break;
+    case WIRE_PING:
+        out->nonce = in->ping.nonce;
+        break;
+    case WIRE_PONG:
+        out->nonce = in->pong.nonce;
+        break;
+    case WIRE_CREDIT:
+        out->credit = in->credit.bytes;
+        break;
+    case WIRE_ERROR:
+        out->error.code = in->error.code;
+        out->error.reason = wire_reason_of(in->error.code);
+        out->error.text = arena_text(in->error.message);
+        break;
+    case WIRE_RESET:
+        out->error.code = in->reset.code;
+        out->error.reason = wire_reason_of(in->reset.code);
+        out->error.text = arena_text(in->reset.message);
+        break;
+    case WIRE_DRAIN:
+        out->drain_grace_ms = in->drain.grace_ms;
+        break;
+    }
+    return 0;
+}
+
+/* Sets the request id and the kind, and *body to what protobuf-c made of the rest. */
+static int unpack(enum wire_side side, struct slice bytes, struct wire_arena *arena, struct wire_message *out,
+                  const union body **body)
+{
+    ProtobufCAllocator allocator = {arena_alloc, arena_ignore_free, arena};
+    const uint8_t *data = (const uint8_t *)bytes.data;
+    unsigned number;
+    /* Whatever a frame carries starts with a ProtobufCMessage, so one pointer of its union is as good as another. */
+    if (side == WIRE_FROM_SERVER) {
+        const ServerFrame *frame = kavilo__tunnel__v1__server_frame__unpack(&allocator, bytes.len, data);
+        if (!frame)
+            return arena->error ? arena->error : KV_EPROTO;
+        out->request_id = frame->request_id;
+        number = (unsigned)frame->kind_case;
+        *body = (const union body *)(const void *)frame->data;
+    } else {
+        const ClientFrame *frame = kavilo__tunnel__v1__client_frame__unpack(&allocator, bytes.len, data);
+        if (!frame)
+            return arena->error ? arena->error : KV_EPROTO;
+        out->request_id = frame->request_id;
+        number = (unsigned)frame->kind_case;
+        *body = (const union body *)(const void *)frame->data;
+    }
+    out->kind = wire_kind_at(side, number);
+    return 0;
+}
+
+int wire_decode(enum wire_side side, struct slice bytes, struct wire_arena *arena, struct wire_message *out)
+{
+    const union body *body;
+    if (read_data(bytes, out))
+        return 0;
+    arena_reset(arena);
+    memset(out, 0, sizeof *out);
+    int error = unpack(side, bytes, arena, out, &body);
+    return error ? error : read_body(body, arena, out);
+}
