@@ -16,21 +16,26 @@ struct worker;
 /* A socket address as text, "203.0.113.7:4567" or "[2001:db8::1]:443": room for the longest and its NUL. */
 #define SOCKADDR_TEXT_LEN 64
 
-/* "host:port", ":port" (every address, both families), "[v6]:port" or "port"; a host must be a literal address or
- * "localhost". 0, or KV_EINVAL with nothing written. */
+/* "host:port", "[v6]:port", or ":port", "*:port" and "port" for every address of both families, which is [::]. A host
+ * is a literal address or "localhost", which is 127.0.0.1. 0, or KV_EINVAL with nothing written. */
 int sockaddr_parse(struct slice text, struct sockaddr_storage *out);
+socklen_t sockaddr_len(const struct sockaddr *address);
 void sockaddr_format(const struct sockaddr *address, char out[SOCKADDR_TEXT_LEN]);
 /* The address without the port. */
 void sockaddr_format_host(const struct sockaddr *address, char out[SOCKADDR_TEXT_LEN]);
 uint16_t sockaddr_port(const struct sockaddr *address);
 
-/* Binds and listens with SO_REUSEPORT; to be done before anything else starts, so that a busy port stops the start.
- * The port of *address is filled in when it was 0. Returns the socket, or KV_EIO with errno set. Any thread. */
-int listener_bind(struct sockaddr_storage *address);
+/* Binds `count` sockets to one address, one for each worker, and listens on them, all or none; to be done before
+ * anything else starts, so that a busy port stops the start. The first is bound for itself alone and opened to the
+ * others afterwards: a port that anyone else listens on is an error even where SO_REUSEPORT would have shared it. Port
+ * 0 picks a free one, which is filled into *address. [::] takes IPv4 visitors too and becomes 0.0.0.0 on a system
+ * without IPv6. 0, or KV_EIO with errno set. Any thread. */
+int listener_bind(struct sockaddr_storage *address, int *fds, unsigned count);
 
-/* Accepts on a bound socket (which the listener owns from here on) and gives each connection's socket to accepted(),
- * at most LIMIT_ACCEPT_TURN a turn. When descriptors run out it pauses for LIMIT_ACCEPT_PAUSE_MS and says so; live
- * connections are not touched. The worker's thread. NULL without memory. */
+/* Accepts on a bound socket (which the listener owns from here on) and gives each connection's socket to accepted()
+ * (non-blocking, close-on-exec, the callee's from there on), at most LIMIT_ACCEPT_TURN a turn. When descriptors run out
+ * it pauses for LIMIT_ACCEPT_PAUSE_MS and says so; live connections are not touched. The worker's thread. NULL without
+ * memory. */
 struct listener *listener_start(struct worker *worker, int fd, void (*accepted)(void *arg, int fd), void *arg);
 
 /* Stops accepting and closes the socket. NULL is legal. */

@@ -2,6 +2,9 @@
  * TLS settings that connections share: certificates, trust, ALPN. A context is made once from files, checked whole
  * before it is used, and reference-counted, so that a reload swaps the context for new connections and leaves the
  * running ones alone.
+ *
+ * Both sides speak TLS 1.2 and 1.3 with forward secrecy and authenticated encryption only, without renegotiation and
+ * compression; idle connections give their record buffers back.
  */
 #ifndef KV_IO_TLS_H
 #define KV_IO_TLS_H
@@ -9,22 +12,42 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "base/slice.h"
+
+struct ssl_st; /* OpenSSL's SSL */
 struct tls_context;
 
 /* Room for the sentence that explains a failure to the operator. */
 #define TLS_ERROR_LEN 512
 
-/* A server context: PEM chain and key, which must match; ALPN protocols in order of preference (NULL-terminated).
- * TLS 1.2 and 1.3. NULL on failure, with a sentence that names the file in error[TLS_ERROR_LEN]. */
+/* A server context: PEM chain (leaf first) and key, which must match; ALPN protocols in order of preference
+ * (NULL-terminated, or NULL for none). A client that offers ALPN without any of them is refused (RFC 7301, 3.2).
+ * NULL on failure, with a sentence that names the file in error[TLS_ERROR_LEN]. On success the sentence is empty or a
+ * warning (the certificate has expired or is not valid yet) which the caller logs. Blocks on files. */
 struct tls_context *tls_server_context(const char *cert_file, const char *key_file, const char *const *alpn,
                                        char *error);
 
 /* A client context that verifies the peer's certificate and name against ca_file (PEM), or the system's trust store
- * when it is NULL, or not at all when verify is false. */
+ * when it is NULL, or not at all when verify is false. The rest as above. */
 struct tls_context *tls_client_context(const char *ca_file, bool verify, const char *const *alpn, char *error);
 
 /* Reference counting; any thread. tls_context_free(NULL) is legal. */
 struct tls_context *tls_context_ref(struct tls_context *context);
 void tls_context_free(struct tls_context *context);
+
+/* ---- for the connection code alone ---- */
+
+/*
+ * One connection's SSL, without BIOs, in accept state (`server`) or connect state. On the client side server_name is
+ * the host name or literal address (no brackets): names go out as SNI, and with a verifying context the certificate
+ * must be for that name or address; it must not be empty then. The SSL keeps what it needs of the context by itself:
+ * no reference has to be held for it. Partial writes from moving buffers are on. Free with SSL_free. NULL without
+ * memory or for a name that cannot be one.
+ */
+struct ssl_st *tls_new_ssl(struct tls_context *context, bool server, struct slice server_name);
+
+/* Why TLS failed, as one calm phrase ("certificate has expired"), from the verify result and this thread's OpenSSL
+ * error queue, which is emptied. To be called right after the SSL_* call that failed, before another one. */
+void tls_error_text(char *out, size_t size, struct ssl_st *ssl);
 
 #endif
