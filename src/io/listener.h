@@ -35,7 +35,7 @@ int listener_bind(struct sockaddr_storage *address, int *fds, unsigned count);
 /* Accepts on a bound socket (which the listener owns from here on) and gives each connection's socket to accepted()
  * (non-blocking, close-on-exec, the callee's from there on), at most LIMIT_ACCEPT_TURN a turn. When descriptors run out
  * it pauses for LIMIT_ACCEPT_PAUSE_MS and says so; live connections are not touched. The worker's thread. NULL without
- * memory. */
+ * memory, and then the socket is closed. */
 struct listener *listener_start(struct worker *worker, int fd, void (*accepted)(void *arg, int fd), void *arg);
 
 /* Stops accepting and closes the socket. NULL is legal. */
