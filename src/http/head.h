@@ -4,7 +4,8 @@
  * white space (RFC 9110, 5).
  *
  * A head either borrows (its slices point into somebody's input: parsers make such heads, on the stack) or owns
- * (head_new: one allocation that holds everything, names and values each followed by a NUL).
+ * (head_new: one allocation that holds everything, names and values each followed by a NUL). No function here locks; a
+ * head belongs to one worker at a time.
  */
 #ifndef KV_HTTP_HEAD_H
 #define KV_HTTP_HEAD_H
@@ -22,9 +23,9 @@ struct field {
 };
 
 struct head {
-    struct slice method; /* requests; empty in responses and trailers */
-    struct slice target; /* path and query as sent; "*" or authority-form only where a method has them */
-    struct slice scheme; /* "http" or "https"; empty when unknown */
+    struct slice method;    /* requests; empty in responses and trailers */
+    struct slice target;    /* path and query as sent; "*" or authority-form only where a method has them */
+    struct slice scheme;    /* "http" or "https"; empty when unknown */
     struct slice authority; /* Host or :authority, as sent */
     struct slice protocol;  /* of an Upgrade ("websocket") or an extended CONNECT (RFC 8441); empty without */
     uint16_t status;        /* responses */
@@ -42,10 +43,12 @@ static inline void head_borrow(struct head *h, struct field *storage, uint16_t c
 }
 
 /* An owning head with room for `fields` fields and `bytes` bytes of text (NULs are added by itself: ask for the text
- * alone). NULL without memory. */
+ * alone). NULL without memory or above UINT16_MAX fields. */
 struct head *head_new(size_t fields, size_t bytes);
+
 /* An owning copy with room for more, names lower-cased. NULL without memory. */
 struct head *head_copy(const struct head *h, size_t more_fields, size_t more_bytes);
+
 /* Owning heads only; NULL is legal. */
 void head_free(struct head *h);
 
@@ -55,16 +58,25 @@ size_t head_text_size(const struct head *h);
 /* Copies text into an owning head and returns the copy, NUL-terminated; data is NULL when the room is spent. */
 struct slice head_intern(struct head *h, struct slice text);
 
-/* Appends a field; text is copied and the name lower-cased if the head owns, borrowed otherwise.
- * 0, or KV_ELIMIT when the head is full. */
+/* Interns the values of all fields of that name in `from`, and then `last` unless it is empty, as one text with
+ * `separator` between them. data is NULL when the room is spent. */
+struct slice head_intern_joined(struct head *h, const struct head *from, struct slice name, struct slice separator,
+                                struct slice last);
+
+/* Appends a field. If the head owns, text is copied (a value that was interned in it before is used where it lies) and
+ * the name lower-cased; otherwise both are borrowed. 0, or KV_ELIMIT when the head is full, and then it is as before.
+ */
 int head_add(struct head *h, struct slice name, struct slice value);
 
-/* The first field of that name (lower-case), compared without case, or NULL. */
+/* The first field of that name, compared without case, or NULL. */
 const struct field *head_find(const struct head *h, struct slice name);
+
 /* The value of the first field of that name; empty data==NULL slice when there is none. */
 struct slice head_value(const struct head *h, struct slice name);
+
 /* True if any field of that name has `token` among its comma-separated elements, compared without case. */
 bool head_has_token(const struct head *h, struct slice name, struct slice token);
+
 /* Removes every field of that name; order of the others is kept. */
 void head_remove(struct head *h, struct slice name);
 

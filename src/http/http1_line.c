@@ -1,0 +1,44 @@
+/* Where a line ends and what a field line is made of. Everything that two parsers are known to read differently here
+ * (line ends, white space, control bytes) is a refusal. */
+#include "http/http1_line.h"
+
+#include "http/syntax.h"
+
+enum http1_line http1_line_find(struct slice in, size_t *at, const char **error)
+{
+    size_t end = http_find_control(in, *at);
+    *at = end;
+    if (end == in.len)
+        return HTTP1_LINE_PART;
+    if (in.data[end] == '\r') {
+        if (end + 1 == in.len)
+            return HTTP1_LINE_PART;
+        if (in.data[end + 1] == '\n')
+            return HTTP1_LINE_WHOLE;
+        *error = "bare CR";
+    } else {
+        *error = in.data[end] == '\n' ? "bare LF" : "control byte";
+    }
+    return HTTP1_LINE_BAD;
+}
+
+bool http1_field_split(struct slice line, struct field *out, const char **error)
+{
+    size_t colon = http_span(line, HTTP_CHAR_TOKEN);
+    if (colon < line.len && line.data[colon] == ':' && colon > 0) {
+        out->name = (struct slice){line.data, colon};
+        out->value = slice_trim((struct slice){line.data + colon + 1, line.len - colon - 1});
+        return true;
+    }
+    if (colon == line.len)
+        *error = "field line without a colon";
+    else if (line.data[colon] == ':')
+        *error = "empty field name";
+    else if (line.data[colon] != ' ' && line.data[colon] != '\t')
+        *error = "field name is not a token";
+    else if (colon == 0)
+        *error = "white space at the start of a line";
+    else
+        *error = "white space in or behind a field name";
+    return false;
+}
