@@ -3,8 +3,8 @@
  * before it is used, and reference-counted, so that a reload swaps the context for new connections and leaves the
  * running ones alone.
  *
- * Both sides speak TLS 1.2 and 1.3 with forward secrecy and authenticated encryption only, without renegotiation and
- * compression; idle connections give their record buffers back.
+ * Both sides speak TLS 1.2 and 1.3, the server with forward secrecy and authenticated encryption only, without
+ * renegotiation and compression; idle connections give their record buffers back.
  */
 #ifndef KV_IO_TLS_H
 #define KV_IO_TLS_H
@@ -21,7 +21,8 @@ struct tls_context;
 #define TLS_ERROR_LEN 512
 
 /* A server context: PEM chain (leaf first) and key, which must match; ALPN protocols in order of preference
- * (NULL-terminated, or NULL for none). A client that offers ALPN without any of them is refused (RFC 7301, 3.2).
+ * (NULL-terminated, or NULL for none; the array is kept, not copied: a static one). A client that offers ALPN without
+ * any of them is refused (RFC 7301, 3.2); one that offers no ALPN is not.
  * NULL on failure, with a sentence that names the file in error[TLS_ERROR_LEN]. On success the sentence is empty or a
  * warning (the certificate has expired or is not valid yet) which the caller logs. Blocks on files. */
 struct tls_context *tls_server_context(const char *cert_file, const char *key_file, const char *const *alpn,
@@ -40,9 +41,8 @@ void tls_context_free(struct tls_context *context);
 /*
  * One connection's SSL, without BIOs, in accept state (`server`) or connect state. On the client side server_name is
  * the host name or literal address (no brackets): names go out as SNI, and with a verifying context the certificate
- * must be for that name or address; it must not be empty then. The SSL keeps what it needs of the context by itself:
- * no reference has to be held for it. Partial writes from moving buffers are on. Free with SSL_free. NULL without
- * memory or for a name that cannot be one.
+ * must be for that name or address; it must not be empty then. The SSL keeps what it needs of the context by itself: no
+ * reference has to be held for it. Free with SSL_free. NULL without memory or for a name that cannot be one.
  */
 struct ssl_st *tls_new_ssl(struct tls_context *context, bool server, struct slice server_name);
 

@@ -1,0 +1,202 @@
+/*
+ * PEM files into an OpenSSL context. OpenSSL's own loaders say "no start line" for a dozen different mistakes; here
+ * each gets a sentence, because the operator who reads it has just bought a certificate and wants to know which of the
+ * files is the wrong one.
+ */
+#include "io/tls_impl.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
+
+#include "base/error.h"
+#include "io/file.h"
+
+#define PEM_FILE_BYTES (1024 * 1024) /* a system's whole trust store has 200 KiB; more is not what was meant */
+
+__attribute__((format(printf, 2, 3))) static int refuse(char *error, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(error, TLS_ERROR_LEN, format, arguments);
+    va_end(arguments);
+    ERR_clear_error();
+    return KV_ETLS;
+}
+
+/* OpenSSL's words for the failure that was just seen. */
+static const char *last_words(void)
+{
+    const char *words = ERR_reason_error_string(ERR_peek_last_error());
+    return words ? words : "unknown reason";
+}
+
+static bool no_more_pem(void)
+{
+    unsigned long last = ERR_peek_last_error();
+    return ERR_GET_LIB(last) == ERR_LIB_PEM && ERR_GET_REASON(last) == PEM_R_NO_START_LINE;
+}
+
+/* A server must not stop at a prompt: an encrypted key is noted and refused. */
+static int no_password(char *buffer, int size, int writing, void *asked)
+{
+    (void)buffer;
+    (void)size;
+    (void)writing;
+    *(bool *)asked = true;
+    return -1;
+}
+
+/* `what` names the file's role in sentences: "certificate file". */
+static int read_pem(const char *what, const char *path, struct buffer *content, char *error)
+{
+    int result = file_read(path, PEM_FILE_BYTES, content);
+    if (result == KV_EIO)
+        return refuse(error, "%s '%s': %s", what, path, strerror(errno));
+    if (result == KV_ELIMIT)
+        return refuse(error, "%s '%s' is larger than %d bytes and cannot be a PEM file", what, path, PEM_FILE_BYTES);
+    if (result != 0)
+        return refuse(error, "%s '%s': %s", what, path, kv_strerror(result));
+    if (content->len == 0) {
+        file_wipe(content);
+        return refuse(error, "%s '%s' is empty", what, path);
+    }
+    return 0;
+}
+
+static bool mentions(const struct buffer *content, const char *text)
+{
+    return memmem(content->data, content->len, text, strlen(text)) != NULL;
+}
+
+static int no_certificate(const char *what, const char *path, const struct buffer *content, char *error)
+{
+    if (!no_more_pem())
+        return refuse(error, "%s '%s' holds a broken certificate: %s", what, path, last_words());
+    if (mentions(content, "PRIVATE KEY-----"))
+        return refuse(error, "%s '%s' holds a private key but no certificate", what, path);
+    if (mentions(content, "-----BEGIN "))
+        return refuse(error, "%s '%s' holds no certificate", what, path);
+    return refuse(error, "%s '%s' is not in PEM form (no line begins with -----BEGIN CERTIFICATE)", what, path);
+}
+
+static void warn_of_dates(const char *path, const X509 *leaf, char *error)
+{
+    if (X509_cmp_current_time(X509_get0_notAfter(leaf)) < 0)
+        snprintf(error, TLS_ERROR_LEN, "the certificate in '%s' has expired; clients will refuse it", path);
+    else if (X509_cmp_current_time(X509_get0_notBefore(leaf)) > 0)
+        snprintf(error, TLS_ERROR_LEN, "the certificate in '%s' is not valid yet; clients will refuse it", path);
+}
+
+static int load_chain(SSL_CTX *ssl, const char *path, char *error)
+{
+    static const char what[] = "certificate file";
+    struct buffer content;
+    int result = read_pem(what, path, &content, error);
+    if (result != 0)
+        return result;
+    bool encrypted = false;
+    BIO *bio = BIO_new_mem_buf(content.data, (int)content.len);
+    X509 *leaf = bio ? PEM_read_bio_X509(bio, NULL, no_password, &encrypted) : NULL;
+    if (!leaf) {
+        result = bio ? no_certificate(what, path, &content, error) : refuse(error, "%s '%s': no memory", what, path);
+        goto done;
+    }
+    if (SSL_CTX_use_certificate(ssl, leaf) != 1) {
+        result = refuse(error, "%s '%s' cannot be used: %s", what, path, last_words());
+        goto done;
+    }
+    for (X509 *issuer; (issuer = PEM_read_bio_X509(bio, NULL, no_password, &encrypted)) != NULL;) {
+        if (SSL_CTX_add0_chain_cert(ssl, issuer) != 1) {
+            X509_free(issuer);
+            result = refuse(error, "%s '%s': an intermediate certificate cannot be used: %s", what, path, last_words());
+            goto done;
+        }
+    }
+    if (!no_more_pem()) {
+        result = refuse(error, "%s '%s': a certificate behind the first is broken: %s", what, path, last_words());
+        goto done;
+    }
+    warn_of_dates(path, leaf, error);
+
+done:
+    X509_free(leaf);
+    BIO_free(bio);
+    file_wipe(&content);
+    return result;
+}
+
+static int load_key(SSL_CTX *ssl, const char *path, const char *cert_file, char *error)
+{
+    static const char what[] = "key file";
+    struct buffer content;
+    int result = read_pem(what, path, &content, error);
+    if (result != 0)
+        return result;
+    bool encrypted = false;
+    BIO *bio = BIO_new_mem_buf(content.data, (int)content.len);
+    EVP_PKEY *key = bio ? PEM_read_bio_PrivateKey(bio, NULL, no_password, &encrypted) : NULL;
+    if (!bio)
+        result = refuse(error, "%s '%s': no memory", what, path);
+    else if (encrypted)
+        result = refuse(error, "%s '%s' is encrypted; give a key without a pass phrase", what, path);
+    else if (!key && !no_more_pem())
+        result = refuse(error, "%s '%s' holds a broken key: %s", what, path, last_words());
+    else if (!key && mentions(&content, "-----BEGIN CERTIFICATE"))
+        result = refuse(error, "%s '%s' holds a certificate but no private key", what, path);
+    else if (!key)
+        result = refuse(error, "%s '%s' holds no private key in PEM form", what, path);
+    else if (X509_check_private_key(SSL_CTX_get0_certificate(ssl), key) != 1)
+        result = refuse(error, "the key in '%s' does not belong to the certificate in '%s'", path, cert_file);
+    else if (SSL_CTX_use_PrivateKey(ssl, key) != 1)
+        result = refuse(error, "%s '%s' cannot be used: %s", what, path, last_words());
+    EVP_PKEY_free(key);
+    BIO_free(bio);
+    file_wipe(&content);
+    return result;
+}
+
+int tls_load_identity(SSL_CTX *ssl, const char *cert_file, const char *key_file, char *error)
+{
+    ERR_clear_error();
+    int result = load_chain(ssl, cert_file, error);
+    if (result == 0)
+        result = load_key(ssl, key_file, cert_file, error);
+    ERR_clear_error();
+    return result;
+}
+
+int tls_load_authorities(SSL_CTX *ssl, const char *ca_file, char *error)
+{
+    static const char what[] = "CA certificate file";
+    struct buffer content;
+    ERR_clear_error();
+    int result = read_pem(what, ca_file, &content, error);
+    if (result != 0)
+        return result;
+    X509_STORE *store = SSL_CTX_get_cert_store(ssl);
+    BIO *bio = BIO_new_mem_buf(content.data, (int)content.len);
+    unsigned count = 0;
+    bool encrypted = false;
+    X509 *authority = NULL;
+    while (bio && (authority = PEM_read_bio_X509(bio, NULL, no_password, &encrypted)) != NULL) {
+        int added = X509_STORE_add_cert(store, authority); /* a second copy of one is no error */
+        X509_free(authority);
+        if (added != 1)
+            break;
+        count++;
+    }
+    if (!bio)
+        result = refuse(error, "%s '%s': no memory", what, ca_file);
+    else if (count == 0)
+        result = no_certificate(what, ca_file, &content, error);
+    else if (!no_more_pem())
+        result = refuse(error, "%s '%s': certificate %u cannot be used: %s", what, ca_file, count + 1, last_words());
+    ERR_clear_error();
+    BIO_free(bio);
+    file_wipe(&content);
+    return result;
+}
