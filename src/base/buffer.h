@@ -16,9 +16,13 @@ struct buffer {
     size_t limit; /* len never exceeds it; the reason stands in base/limits.h */
 };
 
-#define BUFFER_INIT(cap) {.limit = (cap)}
+#define BUFFER_INIT(cap)                                                                                               \
+    {                                                                                                                  \
+        .limit = (cap)                                                                                                 \
+    }
 
-/* Room for `more` bytes behind len, all or nothing: 0, KV_ELIMIT or KV_ENOMEM. Pointers into the buffer become stale. */
+/* Room for `more` bytes behind len, all or nothing: 0, KV_ELIMIT or KV_ENOMEM. Pointers into the buffer become stale.
+ */
 int buffer_reserve(struct buffer *b, size_t more);
 
 /* Appends; all or nothing: 0, KV_ELIMIT or KV_ENOMEM. */

@@ -6,63 +6,63 @@
 #define KV_BASE_LIMITS_H
 
 /* HTTP heads */
-#define LIMIT_HEAD_BYTES       (32 * 1024) /* as nginx (4 x 8 KiB): large cookies pass, floods do not */
-#define LIMIT_TARGET_BYTES     (16 * 1024) /* request target; half of the head, so that fields still fit */
-#define LIMIT_HEAD_FIELDS      128         /* field lines in one head: parse work and wire overhead per request */
-#define LIMIT_TRAILER_BYTES    (16 * 1024) /* trailers carry statuses and checksums, not documents */
-#define LIMIT_CHUNK_LINE_BYTES 256         /* chunk size and extensions, which nobody uses */
+#define LIMIT_HEAD_BYTES           (32 * 1024) /* as nginx (4 x 8 KiB): large cookies pass, floods do not */
+#define LIMIT_TARGET_BYTES         (16 * 1024) /* request target; half of the head, so that fields still fit */
+#define LIMIT_HEAD_FIELDS          128         /* field lines in one head: parse work and wire overhead per request */
+#define LIMIT_TRAILER_BYTES        (16 * 1024) /* trailers carry statuses and checksums, not documents */
+#define LIMIT_CHUNK_LINE_BYTES     256         /* chunk size and extensions, which nobody uses */
 
 /* Waiting for visitors */
-#define LIMIT_HEAD_MS     15000 /* whole request head; slow heads hold a connection and nothing else */
-#define LIMIT_IDLE_MS     75000 /* keep-alive without a request; as nginx */
-#define LIMIT_PROGRESS_MS 60000 /* a body, either way, that moves no byte for so long is dead */
-#define LIMIT_LINGER_MS   2000  /* reading on after a final answer, so that the peer sees it and no RST */
-#define LIMIT_LINGER_BYTES (1024 * 1024)
+#define LIMIT_HEAD_MS              15000 /* whole request head; slow heads hold a connection and nothing else */
+#define LIMIT_IDLE_MS              75000 /* keep-alive without a request; as nginx */
+#define LIMIT_PROGRESS_MS          60000 /* a body, either way, that moves no byte for so long is dead */
+#define LIMIT_LINGER_MS            2000  /* reading on after a final answer, so that the peer sees it and no RST */
+#define LIMIT_LINGER_BYTES         (1024 * 1024)
 
 /* Bodies and flow control (docs/FLOW-CONTROL.md has the arithmetic) */
-#define LIMIT_WINDOW_BYTES        (64 * 1024)         /* credit of one direction of an exchange at its start */
-#define LIMIT_WINDOW_MAX_BYTES    (1024 * 1024)       /* where growth by round trips ends */
-#define LIMIT_OUTPUT_BYTES        (256 * 1024)        /* stop pulling new frames for a connection with so much unsent */
-#define LIMIT_OUTPUT_STOP_READING (512 * 1024)        /* stop reading from it: PING and SETTINGS floods grow output */
-#define LIMIT_READ_BYTES          (64 * 1024)         /* one read(2): a worker's scratch buffer */
-#define LIMIT_DATA_FRAME_BYTES    (16 * 1024)         /* one DataChunk, so that exchanges interleave finely */
-#define LIMIT_BUDGET_BYTES        (1024UL * 1024 * 1024) /* credit granted in the whole process; above: 503 */
+#define LIMIT_WINDOW_BYTES         (64 * 1024)   /* credit of one direction of an exchange at its start */
+#define LIMIT_WINDOW_MAX_BYTES     (1024 * 1024) /* where growth by round trips ends */
+#define LIMIT_OUTPUT_BYTES         (256 * 1024)  /* stop pulling new frames for a connection with so much unsent */
+#define LIMIT_OUTPUT_STOP_READING  (512 * 1024)  /* stop reading from it: PING and SETTINGS floods grow output */
+#define LIMIT_READ_BYTES           (64 * 1024)   /* one read(2): a worker's scratch buffer */
+#define LIMIT_DATA_FRAME_BYTES     (16 * 1024)   /* one DataChunk, so that exchanges interleave finely */
+#define LIMIT_BUDGET_BYTES         (1024UL * 1024 * 1024) /* credit granted in the whole process; above: 503 */
 
 /* The tunnel's link */
-#define LIMIT_MESSAGE_BYTES       (4 * 1024 * 1024) /* one gRPC message; deployed clients refuse more */
-#define LIMIT_HELLO_MS            10000             /* from connect to Hello */
-#define LIMIT_PING_MS             5000              /* silence before we ask whether the peer lives */
-#define LIMIT_DEAD_MS             15000             /* silence after which it does not */
-#define LIMIT_LINKS_OUTBOX        (64 * 1024)       /* link bytes encoded ahead of the connection: keeps turns fair */
+#define LIMIT_MESSAGE_BYTES        (4 * 1024 * 1024) /* one gRPC message; deployed clients refuse more */
+#define LIMIT_HELLO_MS             10000             /* from connect to Hello */
+#define LIMIT_PING_MS              5000              /* silence before we ask whether the peer lives */
+#define LIMIT_DEAD_MS              15000             /* silence after which it does not */
+#define LIMIT_LINKS_OUTBOX         (64 * 1024)       /* link bytes encoded ahead of the connection: keeps turns fair */
 
 /* Deployed clients (docs/PROTOCOL.md): no credit, 32 queued frames a request */
-#define LIMIT_LEGACY_OPEN_BODIES   256              /* above it they drop requests without a word */
+#define LIMIT_LEGACY_OPEN_BODIES   256 /* above it they drop requests without a word */
 #define LIMIT_LEGACY_CHUNK_MIN     (64 * 1024)
-#define LIMIT_LEGACY_CHUNK_MAX     (3584 * 1024)    /* 3.5 MiB, under their 4 MiB message cap */
-#define LIMIT_LEGACY_FRAMES        28               /* of 31 safe ones; the rest are reserve */
+#define LIMIT_LEGACY_CHUNK_MAX     (3584 * 1024)        /* 3.5 MiB, under their 4 MiB message cap */
+#define LIMIT_LEGACY_FRAMES        28                   /* of 31 safe ones; the rest are reserve */
 #define LIMIT_LEGACY_BUDGET_BYTES  (64UL * 1024 * 1024) /* coalescing memory of one link */
-#define LIMIT_LEGACY_FLUSH_MS      200              /* a trickling body is sent on after this pause */
-#define LIMIT_LEGACY_BACKLOG_BYTES (1024 * 1024)    /* answer bytes held for one visitor before the link is paused */
-#define LIMIT_LEGACY_STALL_MS      5000             /* one visitor may pause an old client's link for so long */
+#define LIMIT_LEGACY_FLUSH_MS      200                  /* a trickling body is sent on after this pause */
+#define LIMIT_LEGACY_BACKLOG_BYTES (1024 * 1024) /* answer bytes held for one visitor before the link is paused */
+#define LIMIT_LEGACY_STALL_MS      5000          /* one visitor may pause an old client's link for so long */
 
 /* Answers */
-#define LIMIT_CONNECT_MS       10000  /* to the local service, all its addresses together */
-#define LIMIT_FIRST_BYTE_MS    120000 /* from the end of the request to the answer's head; 504 after */
-#define LIMIT_ORIGIN_IDLE_MS   30000  /* a pooled connection to the local service */
-#define LIMIT_ORIGIN_IDLE_MAX  256    /* how many of them are kept */
+#define LIMIT_CONNECT_MS           10000  /* to the local service, all its addresses together */
+#define LIMIT_FIRST_BYTE_MS        120000 /* from the end of the request to the answer's head; 504 after */
+#define LIMIT_ORIGIN_IDLE_MS       30000  /* a pooled connection to the local service */
+#define LIMIT_ORIGIN_IDLE_MAX      256    /* how many of them are kept */
 
 /* Sessions */
-#define LIMIT_CONCURRENT       256   /* exchanges of one tunnel, --max-concurrent */
-#define LIMIT_BACKOFF_FIRST_MS 1000
-#define LIMIT_BACKOFF_MAX_MS   60000
-#define LIMIT_GRACE_MS         30000 /* --grace: exchanges in flight after SIGTERM */
-#define LIMIT_ACCEPT_TURN      64    /* accepts in one loop turn, so that a storm does not starve live connections */
-#define LIMIT_ACCEPT_PAUSE_MS  100   /* after EMFILE */
+#define LIMIT_CONCURRENT           256 /* exchanges of one tunnel, --max-concurrent */
+#define LIMIT_BACKOFF_FIRST_MS     1000
+#define LIMIT_BACKOFF_MAX_MS       60000
+#define LIMIT_GRACE_MS             30000 /* --grace: exchanges in flight after SIGTERM */
+#define LIMIT_ACCEPT_TURN          64  /* accepts in one loop turn, so that a storm does not starve live connections */
+#define LIMIT_ACCEPT_PAUSE_MS      100 /* after EMFILE */
 
 /* Names (RFC 1035, 2.3.4) */
-#define LIMIT_LABEL_BYTES 63
-#define LIMIT_HOST_BYTES  253
-#define LIMIT_EMAIL_BYTES 254 /* RFC 5321, 4.5.3.1.3 less the brackets */
-#define LIMIT_TOKEN_BYTES 256 /* ours have 52; anything longer is no token of anyone's */
+#define LIMIT_LABEL_BYTES          63
+#define LIMIT_HOST_BYTES           253
+#define LIMIT_EMAIL_BYTES          254 /* RFC 5321, 4.5.3.1.3 less the brackets */
+#define LIMIT_TOKEN_BYTES          256 /* ours have 52; anything longer is no token of anyone's */
 
 #endif

@@ -16,12 +16,25 @@
 
 #include "base/slice.h"
 
-enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
-enum log_format { LOG_FORMAT_TEXT, LOG_FORMAT_JSON };
+enum log_level {
+    LOG_LEVEL_ERROR,
+    LOG_LEVEL_WARN,
+    LOG_LEVEL_INFO,
+    LOG_LEVEL_DEBUG
+};
+enum log_format {
+    LOG_FORMAT_TEXT,
+    LOG_FORMAT_JSON
+};
 
 struct log_field {
     const char *key;
-    enum { LOG_FIELD_END, LOG_FIELD_STRING, LOG_FIELD_UINT, LOG_FIELD_INT } type;
+    enum {
+        LOG_FIELD_END,
+        LOG_FIELD_STRING,
+        LOG_FIELD_UINT,
+        LOG_FIELD_INT
+    } type;
     struct slice string;
     uint64_t number;
 };
@@ -61,7 +74,7 @@ void log_write(enum log_level level, const char *message, const struct log_field
 #define log_at(level, message, ...)                                                                                    \
     do {                                                                                                               \
         if (log_enabled(level))                                                                                        \
-            log_write(level, message, (const struct log_field[]){__VA_ARGS__ __VA_OPT__(, ) {.key = 0}});              \
+            log_write(level, message, (const struct log_field[]){__VA_ARGS__ __VA_OPT__(, ){.key = 0}});               \
     } while (0)
 #define log_error(...) log_at(LOG_LEVEL_ERROR, __VA_ARGS__)
 #define log_warn(...)  log_at(LOG_LEVEL_WARN, __VA_ARGS__)
