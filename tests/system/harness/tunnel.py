@@ -199,6 +199,13 @@ class Peer:
                 return frame
             self.send(pong=frame["ping"])
 
+    def answer_pings(self):
+        """Answers the Pings that have come, when nothing but Pings has come."""
+        while self.link.messages:
+            frame = protobuf.decode("ServerFrame", self.link.next_message(), self.schema)
+            assert "ping" in frame, frame
+            self.send(pong=frame["ping"])
+
     def expect(self, kind, request_id=None, seconds=STEP):
         """The next frame, which has to be of this kind (and request); its content."""
         frame = self.receive(seconds)
