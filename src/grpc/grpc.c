@@ -98,6 +98,8 @@ int grpc_read(struct grpc_reader *reader, struct slice *input, struct slice *byt
             reader->prefix_len = 0;
             return 1;
         }
+        if (input->len == 0)
+            return 0; /* no memory for a promise: it may lie whole in the next input */
         reader->message = chunk_alloc(length);
         if (!reader->message)
             return KV_ENOMEM;

@@ -8,7 +8,7 @@
 #include "tunnel/wire_frame.h"
 
 #include "base/error.h"
-#include "http/forward.h"
+#include "http/syntax.h"
 
 #define SIZE(array)  (sizeof(array) / sizeof((array)[0]))
 
@@ -55,16 +55,10 @@ unsigned wire_kind_number(enum wire_side side, enum wire_kind kind)
 
 /* ---- heads ---- */
 
-/* Printable ASCII without spaces that starts as RFC 9112, 3.2.1 and 3.2.4 say; the other forms never enter a tunnel. */
+/* Origin-form, or the asterisk (RFC 9112, 3.2.1 and 3.2.4); the other forms never enter a tunnel. */
 static bool is_target(struct slice s)
 {
-    if (s.len == 0 || (s.data[0] != '/' && !slice_equals(s, SLICE("*"))))
-        return false;
-    for (size_t i = 0; i < s.len; i++) {
-        if (s.data[i] <= ' ' || s.data[i] > '~')
-            return false;
-    }
-    return true;
+    return http_is_target(s) && (s.data[0] == '/' || slice_equals(s, SLICE("*")));
 }
 
 int wire_check_head(enum wire_kind kind, const struct head *head, struct slice remote_addr)

@@ -149,6 +149,8 @@ static void make_response(struct scratch *scratch, const struct wire_message *me
     for (uint16_t i = 0; i < from->count; i++)
         scratch_add(scratch, &head, from->fields[i].name, from->fields[i].value);
     if (from->status == 101 && !head_find(from, SLICE("upgrade"))) {
+        if (from->protocol.len == 0)
+            scratch->error = KV_EINVAL; /* a switch to nothing */
         scratch_add(scratch, &head, SLICE("upgrade"), from->protocol);
         scratch_add(scratch, &head, SLICE("connection"), SLICE("Upgrade"));
     }
