@@ -48,16 +48,15 @@ struct http1_message {
 /*
  * Parses one request head at the start of `input`.
  * > 0: its length in bytes, *m filled; m->head borrows from input (target may be static text, see below).
- *   0: incomplete, call again with more bytes behind the same ones; *scanned (0 at first) remembers what was looked at,
- *      so that a slow head costs linear time. A control byte, a first word that is no method and any line that breaks
- *      the grammar are refused as soon as they are there; rules about the head as a whole when it is complete. How the
- *      bytes were cut never changes the result.
- * < 0: refused (KV_EINVAL, or KV_ELIMIT for a head over LIMIT_HEAD_BYTES, LIMIT_TARGET_BYTES or HTTP1_FIELDS_MAX);
- *      m->error and m->reason say why.
- * One empty line before the request line is skipped (RFC 9112, 2.2) and counted in the length. The target is in
- * origin-form or "*" for OPTIONS; absolute-form is accepted if its authority equals Host and is then stored as
- * origin-form ("/" for an empty path, "*" with OPTIONS); CONNECT is refused. A wish to upgrade to h2c is not taken up:
- * upgrade stays false (RFC 9110, 7.8 allows that), because what follows would escape the forwarding rules.
+ *   0: incomplete, call again with more bytes behind the same ones; *scanned, 0 at first, is the parser's note of what
+ *      it has looked at, so that a slow head costs linear time. A control byte, a first word that is no method and any
+ * line that breaks the grammar are refused as soon as they are there; rules about the head as a whole when it is
+ * complete. How the bytes were cut never changes the result. < 0: refused (KV_EINVAL, or KV_ELIMIT for a head over
+ * LIMIT_HEAD_BYTES, LIMIT_TARGET_BYTES or HTTP1_FIELDS_MAX); m->error and m->reason say why. One empty line before the
+ * request line is skipped (RFC 9112, 2.2) and counted in the length. The target is in origin-form or "*" for OPTIONS;
+ * absolute-form is accepted if its authority equals Host and is then stored as origin-form ("/" for an empty path, "*"
+ * with OPTIONS); CONNECT is refused. A wish to upgrade to h2c is not taken up: upgrade stays false (RFC 9110, 7.8
+ * allows that), because what follows would escape the forwarding rules.
  */
 ssize_t http1_parse_request(struct slice input, size_t *scanned, struct http1_message *m);
 

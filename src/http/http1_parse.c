@@ -124,20 +124,30 @@ static const char *parse_status_line(struct slice line, struct http1_message *m)
 
 /* ---- lines ---- */
 
-/* The start of the line that position `at` is in. */
-static size_t line_start(struct slice in, size_t start, size_t at)
+/* Where parsing stands: the start of the line that is being looked at, and how far it was looked at. This is what
+ * *scanned carries from call to call. */
+struct place {
+    size_t line, at;
+};
+
+_Static_assert(LIMIT_HEAD_BYTES <= 0xffff, "a place has to fit into 32 bits");
+
+static size_t place_pack(struct place p)
 {
-    const char *lf = at > start ? memrchr(in.data + start, '\n', at - start) : NULL;
-    return lf ? (size_t)(lf - in.data) + 1 : start;
+    return p.line << 16 | p.at;
 }
 
-/* Finds the head's end from *at on and checks the lines before it; start is where the first line begins. Lines are
- * stored in *m on the way, which is of use only when *at was start. Returns as http1_parse_request does. */
-static ssize_t parse_lines(enum side side, struct slice in, size_t start, size_t *at, struct http1_message *m)
+static struct place place_unpack(size_t scanned)
 {
-    size_t fields = 0;
-    for (size_t line = line_start(in, start, *at);; line = *at) {
-        bool first = line == start;
+    return (struct place){scanned >> 16, scanned & 0xffff};
+}
+
+/* Finds the head's end from *p on and checks the lines before it; start is where the first line begins. Lines are
+ * stored in *m on the way, which is of use only when *p was the start. Returns as http1_parse_request does. */
+static ssize_t parse_lines(enum side side, struct slice in, size_t start, struct place *p, struct http1_message *m)
+{
+    for (size_t fields = 0;; p->line = p->at) {
+        bool first = p->line == start;
         struct slice rest = {in.data + start, in.len - start};
         const char *error = NULL;
         if (first && rest.len)
@@ -149,7 +159,7 @@ static ssize_t parse_lines(enum side side, struct slice in, size_t start, size_t
         bool cut = first && rest.len > FIRST_LINE_MAX + 2;
         if (cut)
             window.len = start + FIRST_LINE_MAX + 2;
-        enum http1_line found = http1_line_find(window, at, &error);
+        enum http1_line found = http1_line_find(window, &p->at, &error);
         if (found == HTTP1_LINE_PART && cut)
             return refuse_size(m, side, "first line is too long");
         if (found == HTTP1_LINE_PART)
@@ -157,14 +167,14 @@ static ssize_t parse_lines(enum side side, struct slice in, size_t start, size_t
         if (found == HTTP1_LINE_BAD)
             return refuse(m, side, error);
 
-        struct slice text = {in.data + line, *at - line};
-        *at += 2;
+        struct slice text = {in.data + p->line, p->at - p->line};
+        p->at += 2;
         if (first) {
             error = side == REQUEST ? parse_request_line(text, m) : parse_status_line(text, m);
         } else if (text.len == 0) {
             if (fields > HTTP1_FIELDS_MAX)
                 return refuse_size(m, side, "too many fields");
-            return (ssize_t)*at;
+            return (ssize_t)p->at;
         } else {
             struct field field;
             if (http1_field_split(text, &field, &error) && ++fields <= HTTP1_FIELDS_MAX)
@@ -182,19 +192,21 @@ static ssize_t parse_head(enum side side, struct slice input, size_t *scanned, s
     if (in.len > LIMIT_HEAD_BYTES)
         in.len = LIMIT_HEAD_BYTES;
     size_t start = side == REQUEST && slice_starts_with(in, SLICE("\r\n")) ? 2 : 0;
-    size_t at = *scanned > start ? *scanned : start;
-    bool resumed = at > start;
-    ssize_t len = parse_lines(side, in, start, &at, m);
+    struct place begin = {start, start}, place = place_unpack(*scanned);
+    bool resumed = place.at > start;
+    if (!resumed)
+        place = begin;
+    ssize_t len = parse_lines(side, in, start, &place, m);
     if (len > 0 && resumed) {
         message_clear(m);
-        at = start;
-        len = parse_lines(side, in, start, &at, m);
+        place = begin;
+        len = parse_lines(side, in, start, &place, m);
     }
     if (len != 0)
         return len;
     if (input.len >= LIMIT_HEAD_BYTES)
         return refuse_size(m, side, "head is too large");
-    *scanned = at;
+    *scanned = place_pack(place);
     return 0;
 }
 
