@@ -61,6 +61,16 @@ static bool is_target(struct slice s)
     return http_is_target(s) && (s.data[0] == '/' || slice_equals(s, SLICE("*")));
 }
 
+/* Empty or printable ASCII: an address goes into fields and logs. */
+static bool is_address(struct slice s)
+{
+    for (size_t i = 0; i < s.len; i++) {
+        if (s.data[i] <= ' ' || s.data[i] > '~')
+            return false;
+    }
+    return true;
+}
+
 int wire_check_head(enum wire_kind kind, const struct head *head, struct slice remote_addr)
 {
     size_t text = head->method.len + head->target.len + remote_addr.len;
@@ -71,7 +81,8 @@ int wire_check_head(enum wire_kind kind, const struct head *head, struct slice r
     if (text > WIRE_HEAD_BYTES)
         return KV_ELIMIT;
 
-    if (kind == WIRE_REQUEST_HEAD && (!http_is_token(head->method) || !is_target(head->target)))
+    if (kind == WIRE_REQUEST_HEAD &&
+        (!http_is_token(head->method) || !is_target(head->target) || !is_address(remote_addr)))
         return KV_EPROTO;
     if (kind == WIRE_RESPONSE_HEAD && (head->status < 100 || head->status > 999))
         return KV_EPROTO;

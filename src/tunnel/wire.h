@@ -116,11 +116,17 @@ void wire_arena_free(struct wire_arena *arena);
  * Decodes one message sent by `side`, without its gRPC prefix. Unknown fields are skipped; a message of nothing else is
  * WIRE_UNKNOWN. The bytes of WIRE_DATA lie in the input if it is framed as wire_data_prefix frames it, otherwise in the
  * arena. Whether a message makes sense now, and with this request id, is the link's question.
+ *
  * 0, or
- * KV_EPROTO: out->kind is WIRE_UNKNOWN: no message of that side, the session is broken; out->kind is a head or
- * trailers: out->request_id is set and that exchange alone is to be reset. Such a head has a bad method, target,
- * status, field name or value, two hosts, or an upgrade without a protocol or a 101 without an upgrade. KV_ELIMIT:
- * likewise, over WIRE_HEAD_FIELDS or WIRE_HEAD_BYTES, or over the memory of one message. KV_ENOMEM.
+ *
+ * - KV_EPROTO: out->kind tells how far it reaches. WIRE_UNKNOWN: this is no message of that side, the session is
+ * broken. A head or trailers: out->request_id is set, and that exchange alone is to be reset. Such a head has a bad
+ * method, target, address, status, field name or value, two hosts, an upgrade without a protocol or a 101 without an
+ * upgrade.
+ *
+ * - KV_ELIMIT: likewise; a head over WIRE_HEAD_FIELDS or WIRE_HEAD_BYTES, or a message over the memory of one message.
+ *
+ * - KV_ENOMEM.
  */
 int wire_decode(enum wire_side side, struct slice bytes, struct wire_arena *arena, struct wire_message *out);
 
@@ -128,10 +134,11 @@ int wire_decode(enum wire_side side, struct slice bytes, struct wire_arena *aren
  * Appends the message to `out`, with the gRPC prefix before it; all or nothing. Any head will do, borrowing or owning;
  * field names are lower-cased. A request gets `host` from its authority if it has no such field. An upgrade is one with
  * a protocol (a request) or with status 101 (a response); it gets `connection` and `upgrade` fields unless it has the
- * latter. is_upgrade, upgraded, interim and error.reason are not looked at.
- * 0; KV_EINVAL: a kind that this side does not send, a head that wire_decode would refuse, text that is no UTF-8;
- * KV_ELIMIT: over the caps of a head, LIMIT_MESSAGE_BYTES or out->limit; KV_ENOMEM.
- * Data messages are encoded whole; the link uses wire_data_prefix.
+ * latter. is_upgrade, upgraded, interim and error.reason are not looked at. Data messages are encoded whole; the link
+ * uses wire_data_prefix.
+ *
+ * 0; KV_EINVAL for a kind that this side does not send, a head that wire_decode would refuse, or text that is no UTF-8;
+ * KV_ELIMIT over the caps of a head, LIMIT_MESSAGE_BYTES or out->limit; KV_ENOMEM.
  */
 int wire_encode(enum wire_side side, const struct wire_message *message, struct buffer *out);
 

@@ -38,8 +38,8 @@ enum wire_kind wire_kind_at(enum wire_side side, unsigned number);
 unsigned wire_kind_number(enum wire_side side, enum wire_kind kind);
 
 /* Judges a head as it stands on the wire. `kind` says whether it is a request's, a response's or trailers; remote_addr
- * counts with the text. 0; KV_EPROTO for a bad method, target, status, name or value, or two hosts; KV_ELIMIT over
- * WIRE_HEAD_FIELDS or WIRE_HEAD_BYTES. */
+ * counts with the text. 0; KV_EPROTO for a bad method, target, address, status, name or value, or two hosts; KV_ELIMIT
+ * over WIRE_HEAD_FIELDS or WIRE_HEAD_BYTES. */
 int wire_check_head(enum wire_kind kind, const struct head *head, struct slice remote_addr);
 
 /* ASCII only. */

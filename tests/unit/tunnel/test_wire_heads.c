@@ -303,6 +303,39 @@ static void test_switch_to_nothing_is_not_sent(void **state)
     assert_int_equal(out.len, 0);
 }
 
+static void test_address(void **state)
+{
+    (void)state;
+    struct wire_arena arena = {0};
+    struct wire_message message = {.kind = WIRE_REQUEST_HEAD,
+                                   .head = {.head = {.method = SLICE("GET"), .target = SLICE("/")}}};
+    static const struct {
+        struct slice address;
+        int error;
+    } rows[] = {
+        {TEXT("[fe80::1%eth0]:80"), 0},
+        {TEXT(""), 0},
+        {TEXT("1.2.3.4:5\r\nx: y"), KV_EPROTO},
+        {TEXT("\xff"), KV_EPROTO},
+    };
+    for (size_t i = 0; i < SIZE(rows); i++) {
+        struct buffer head = BUFFER_INIT(4096), bytes = BUFFER_INIT(4096), out = BUFFER_INIT(4096);
+        struct wire_message got;
+        message.head.remote_addr = rows[i].address;
+        assert_int_equal(wire_encode(WIRE_FROM_SERVER, &message, &out), rows[i].error ? KV_EINVAL : 0);
+        put_bytes(&head, 1, SLICE("GET"));
+        put_bytes(&head, 2, SLICE("/"));
+        put_bytes(&head, 4, rows[i].address);
+        put_bytes(&bytes, 3, buffer_slice(&head));
+        assert_int_equal(wire_decode(WIRE_FROM_SERVER, buffer_slice(&bytes), &arena, &got), rows[i].error);
+        assert_int_equal(got.kind, WIRE_REQUEST_HEAD);
+        buffer_free(&head);
+        buffer_free(&bytes);
+        buffer_free(&out);
+    }
+    wire_arena_free(&arena);
+}
+
 /* The caps: one field or one byte more is too much, in both directions; the exchange is named all the same. */
 static void test_caps(void **state)
 {
@@ -357,6 +390,7 @@ int main(void)
         cmocka_unit_test(test_bad_trailers),
         cmocka_unit_test(test_request_is_tidied),
         cmocka_unit_test(test_added_fields),
+        cmocka_unit_test(test_address),
         cmocka_unit_test(test_switch_to_nothing_is_not_sent),
         cmocka_unit_test(test_caps),
     };
