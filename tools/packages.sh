@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# The Debian packages that the project needs, by purpose, and how they are installed. Sourced by ./dev.
+
+declare -A packages=(
+    [build]='cmake ninja-build gcc libc6-dev pkg-config libuv1-dev libnghttp2-dev libssl-dev libprotobuf-c-dev
+             protobuf-c-compiler libsqlite3-dev libpq-dev libjansson-dev libcyaml-dev uthash-dev'
+    [run]='curl python3'
+    [format]='clang-format-14'
+    [lint]='clang-format-14 clang-tidy-14 shellcheck python3-pyflakes python3-pytest'
+    [fuzz]='clang-14 libclang-rt-14-dev'
+    [test]='libcmocka-dev b3sum python3-pytest python3-pytest-xdist python3-h2 python3-cryptography python3-websockets
+            curl iproute2 procps sqlite3'
+    [bench]='nginx wrk nghttp2-client curl python3'
+)
+
+# packages_need PURPOSE...: installs what is missing; silent, and without a need for rights, when nothing is.
+packages_need() {
+    local purpose words wanted=() missing sudo=()
+
+    for purpose; do
+        read -rd '' -a words <<<"${packages[$purpose]}" || true
+        wanted+=("${words[@]}")
+    done
+    if ! command -v dpkg-query >/dev/null; then
+        echo "dev: this is not Debian, so nothing is installed; needed are the likes of: ${wanted[*]}" >&2
+        return
+    fi
+    missing=$(comm -23 <(printf '%s\n' "${wanted[@]}" | sort -u) \
+        <(dpkg-query -W -f '${db:Status-Status} ${Package}\n' "${wanted[@]}" 2>/dev/null | sed -n 's/^installed //p' | sort -u))
+    [ -n "$missing" ] || return 0
+
+    if [ "$(id -u)" -ne 0 ]; then
+        if ! command -v sudo >/dev/null; then
+            echo "dev: as root, please: apt-get install ${missing//$'\n'/ }" >&2
+            return 1
+        fi
+        sudo=(sudo)
+    fi
+    # shellcheck disable=SC2086 # one word a package
+    "${sudo[@]}" bash "${BASH_SOURCE[0]}" install $missing
+}
+
+# As root. A package may bring a service (nginx does); policy-rc.d, Debian's own switch for it, keeps it from starting
+# now, and disabling it keeps it from starting with the machine.
+packages_install() {
+    local policy=/usr/sbin/policy-rc.d
+    export DEBIAN_FRONTEND=noninteractive
+
+    echo "dev: installing $*" >&2
+    if [ ! -e "$policy" ]; then
+        # shellcheck disable=SC2064 # the path as it is now
+        trap "rm -f '$policy'" EXIT
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+    fi
+    apt-get -q -o DPkg::Lock::Timeout=300 update >&2
+    apt-get -q -y -o DPkg::Lock::Timeout=300 install --no-install-recommends "$@" >&2
+    if [[ " $* " == *" nginx "* ]] && command -v systemctl >/dev/null; then
+        systemctl disable nginx >&2 || true
+    fi
+}
+
+if [ "${1:-}" = install ] && [ "${BASH_SOURCE[0]}" = "$0" ]; then
+    set -euo pipefail
+    packages_install "${@:2}"
+fi
