@@ -61,24 +61,6 @@ class Proxy:
             _shut(source)
             _shut(sink)
 
-    @property
-    def held(self):
-        """Connections whose far side is still open although the near one is gone."""
-        count = 0
-        for pair in self.pairs:
-            if pair.held:
-                try:
-                    pair.far.setblocking(False)
-                    count += pair.far.recv(1, socket.MSG_PEEK) != b""
-                except BlockingIOError:
-                    count += 1
-                except OSError:
-                    pass
-        return count
-
-    def live(self):
-        return self.pairs[-1]
-
     def cut(self):
         """Both sides of every connection are closed."""
         for pair in self.pairs:

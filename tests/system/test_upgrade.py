@@ -1,0 +1,310 @@
+"""WebSocket and every other Upgrade, end to end."""
+
+import asyncio
+import os
+import socket
+import threading
+
+import pytest
+import websockets
+import websockets.exceptions
+import websockets.server
+
+from harness.http1 import Broken, Pattern
+from harness.settings import MiB, SANITIZER, STEP
+from harness.wait import stays, wait_until
+
+
+class WebSocketService:
+    """An echo service on python3-websockets, in a loop of its own. `closes` holds (code, reason) of ended sessions."""
+
+    def __init__(self):
+        self.closes = []
+        self.pings = 0
+        self.open = 0
+        ready = threading.Event()
+        threading.Thread(target=self._run, args=(ready,), daemon=True).start()
+        assert ready.wait(STEP)
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def _run(self, ready):
+        self.loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self.loop)
+
+        async def start():
+            self.server = await websockets.server.serve(
+                self._session, "127.0.0.1", 0, max_size=None, ping_interval=None, subprotocols=["chat"]
+            )
+            self.port = self.server.sockets[0].getsockname()[1]
+            ready.set()
+
+        self.loop.run_until_complete(start())
+        self.loop.run_forever()
+
+    async def _session(self, socket_):
+        self.open += 1
+        try:
+            async for message in socket_:
+                if message == "close please":
+                    await socket_.close(4321, "as you wish")
+                elif message == "ping me":
+                    await (await socket_.ping(b"from the service"))
+                    await socket_.send("pong came")
+                else:
+                    await socket_.send(message)
+        except websockets.exceptions.ConnectionClosed:
+            pass
+        finally:
+            self.open -= 1
+            self.closes.append((socket_.close_code, socket_.close_reason))
+
+    def close(self):
+        async def stop():
+            self.server.close()
+            await self.server.wait_closed()
+            self.loop.stop()
+
+        asyncio.run_coroutine_threadsafe(stop(), self.loop)
+
+
+@pytest.fixture
+def service():
+    made = WebSocketService()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def socket_to(server, user, service, make_client):
+    """A coroutine that opens a WebSocket through the tunnel."""
+    client = make_client(server, service.url, user.token)
+
+    def connect(**how):
+        return websockets.connect(f"ws://{client.host}/ws?x=1", host=server.edge[0], port=server.edge[1], max_size=None,
+                                  ping_interval=None, open_timeout=STEP, **how)
+
+    return connect
+
+
+def run(coroutine):
+    return asyncio.run(asyncio.wait_for(coroutine, STEP * 3))
+
+
+def test_text_binary_and_fragments(socket_to):
+    async def talk():
+        async with socket_to() as ws:
+            for message in ("hello", "", b"\0\xff binary", "ü" * 1000, b"x" * 70000):
+                await ws.send(message)
+                assert await ws.recv() == message
+            await ws.send(["in ", "three ", "fragments"])
+            assert await ws.recv() == "in three fragments"
+
+    run(talk())
+
+
+def test_subprotocol_and_compression_are_negotiated_end_to_end(socket_to):
+    async def talk():
+        async with socket_to(subprotocols=["chat", "other"]) as ws:
+            assert ws.subprotocol == "chat"
+            assert any(e.name == "permessage-deflate" for e in ws.extensions)
+            await ws.send("a" * 100_000)
+            assert await ws.recv() == "a" * 100_000
+
+    run(talk())
+
+
+def test_pings_both_ways(socket_to):
+    async def talk():
+        async with socket_to() as ws:
+            await asyncio.wait_for(await ws.ping(b"from the visitor"), STEP)
+            await ws.send("ping me")
+            assert await ws.recv() == "pong came"
+
+    run(talk())
+
+
+def test_close_codes(socket_to, service):
+    async def talk():
+        ws = await socket_to()
+        await ws.send("close please")
+        with pytest.raises(websockets.exceptions.ConnectionClosed) as closed:
+            await ws.recv()
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4321, "as you wish")
+        ws = await socket_to()
+        await ws.close(4000, "goodbye")
+
+    run(talk())
+    wait_until(lambda: (4000, "goodbye") in service.closes, what="the visitor's close code at the service")
+
+
+def test_large_messages(socket_to):
+    message = os.urandom(MiB) * (16 if not SANITIZER else 4)
+
+    async def talk():
+        async with socket_to(compression=None) as ws:
+            await ws.send(message)
+            assert await ws.recv() == message
+
+    run(talk())
+
+
+def test_many_sockets(socket_to, service):
+    async def talk():
+        sockets = await asyncio.gather(*[socket_to() for _ in range(100)])
+        for i, ws in enumerate(sockets):
+            await ws.send(str(i))
+        for i, ws in enumerate(sockets):
+            assert await ws.recv() == str(i)
+        assert service.open == 100
+        for ws in sockets:
+            await ws.close()
+
+    run(talk())
+    wait_until(lambda: service.open == 0, what="all sockets closed at the service")
+
+
+def test_visitor_vanishes(socket_to, service):
+    """A TCP reset at the visitor's: the service notices."""
+
+    async def talk():
+        ws = await socket_to()
+        await ws.send("x")
+        await ws.recv()
+        ws.transport.abort()
+
+    run(talk())
+    wait_until(lambda: service.open == 0, what="the service notices")
+
+
+# ---- other protocols ----
+
+
+UPGRADE = [("Connection", "Upgrade"), ("Upgrade", "echo/1")]
+
+
+def test_raw_upgrade_with_half_close(server, tunnel):
+    """The visitor ends his side; the service reads the end, says its last words, and they arrive."""
+    with server.visitor(tunnel.host) as visitor:
+        visitor.request("/upgrade", fields=UPGRADE)
+        response = visitor.response()
+        assert response.status == 101 and response.fields.one("upgrade") == "echo/1"
+        visitor.send(b"hello")
+        assert visitor.source.exactly(5) == b"HELLO"
+        visitor.end()
+        assert visitor.source.to_end() == b"BYE"
+
+
+def test_upgrade_carries_everything(server, tunnel):
+    """Megabytes through an upgraded connection, both ways at once."""
+    pattern = Pattern(8 * MiB if not SANITIZER else 2 * MiB)
+    upper = pattern.bytes().upper()
+    with server.visitor(tunnel.host) as visitor:
+        visitor.request("/upgrade", fields=UPGRADE)
+        visitor.response()
+
+        def write():
+            for piece in pattern:
+                visitor.send(piece)
+            visitor.end()
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        got = visitor.source.to_end()
+        writer.join(STEP)
+        assert got == upper + b"BYE"
+
+
+def test_bytes_behind_the_request_wait_for_101(server, user, make_origin, make_client):
+    """What a visitor sends before 101 is no request of its own and reaches the service only after its 101."""
+    seen = []
+    gate = threading.Event()
+
+    def handler(ex):
+        ex.connection.sock.settimeout(0.3)
+        try:
+            seen.append(ex.connection.source.some())
+        except (TimeoutError, socket.timeout):
+            seen.append(b"")
+        ex.connection.sock.settimeout(None)
+        gate.set()
+        ex.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo/1\r\n\r\n")
+        ex.send(ex.connection.source.exactly(5))
+        ex.close()
+
+    client = make_client(server, make_origin(handler), user.token)
+    with server.visitor(client.host) as visitor:
+        visitor.request("/raw", fields=UPGRADE)
+        visitor.send(b"early")
+        assert gate.wait(STEP)
+        assert visitor.response().status == 101
+        assert visitor.source.exactly(5) == b"early"
+    assert seen == [b""]
+
+
+def test_refused_upgrade_is_an_ordinary_answer(server, user, make_origin, make_client):
+    client = make_client(server, make_origin(lambda ex: ex.reply("no", 403)), user.token)
+    with server.visitor(client.host) as visitor:
+        visitor.request("/raw", fields=UPGRADE)
+        response = visitor.response()
+        assert (response.status, response.text) == (403, "no")
+        if response.keeps_alive:
+            visitor.request("/again")
+            assert visitor.response().text == "no"
+
+
+def test_smuggling_behind_a_refused_upgrade(server, user, make_origin, make_client):
+    """Bytes behind an Upgrade that is refused are either the next request in order or nothing, never both's."""
+    origin = make_origin(lambda ex: ex.reply(ex.request.target))
+    client = make_client(server, origin, user.token)
+    with server.visitor(client.host) as visitor:
+        visitor.request("/first", fields=UPGRADE)
+        visitor.request("/second")
+        assert visitor.response().text == "/first"
+        try:
+            assert visitor.response().text == "/second"
+        except Broken:
+            pass
+    assert [ex.request.target for ex in origin.exchanges] in (["/first"], ["/first", "/second"])
+
+
+@pytest.mark.parametrize("abrupt", [False, True])
+def test_service_ends_an_upgrade(server, user, make_origin, make_client, abrupt):
+    def handler(ex):
+        ex.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo/1\r\n\r\nlast words")
+        ex.connection.source.exactly(2)
+        ex.close(abort=abrupt)
+
+    client = make_client(server, make_origin(handler), user.token)
+    with server.visitor(client.host) as visitor:
+        visitor.request("/raw", fields=UPGRADE)
+        assert visitor.response().status == 101
+        assert visitor.source.exactly(10) == b"last words"
+        visitor.send(b"go")
+        assert visitor.source.at_end()
+
+
+def test_idle_upgrade_is_left_alone(server, tunnel):
+    with server.visitor(tunnel.host) as visitor:
+        visitor.request("/upgrade", fields=UPGRADE)
+        visitor.response()
+        visitor.sock.settimeout(0.05)
+
+        def silent():
+            try:
+                visitor.source.some()
+            except (TimeoutError, socket.timeout):
+                return True
+            return False
+
+        stays(silent, 1.5, "an idle upgraded connection")
+        visitor.sock.settimeout(STEP)
+        visitor.send(b"still here")
+        assert visitor.source.exactly(10) == b"STILL HERE"
+
+
+def test_client_gone_ends_an_upgrade(server, tunnel):
+    with server.visitor(tunnel.host) as visitor:
+        visitor.request("/upgrade", fields=UPGRADE)
+        visitor.response()
+        tunnel.program.kill()
+        assert visitor.source.at_end()
