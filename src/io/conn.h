@@ -50,11 +50,11 @@ int conn_accept(struct worker *worker, int fd, struct tls_context *tls, const st
                 struct conn **out);
 
 struct dial_options {
-    struct slice host;        /* name or address, without brackets */
+    struct slice host; /* name or address, without brackets */
     uint16_t port;
-    struct tls_context *tls;  /* NULL: plain */
-    struct slice tls_name;    /* name to verify and to send as SNI; empty: host */
-    unsigned timeout_ms;      /* for resolving, connecting (all addresses) and the handshake together */
+    struct tls_context *tls; /* NULL: plain */
+    struct slice tls_name;   /* name to verify and to send as SNI; empty: host */
+    unsigned timeout_ms;     /* for resolving, connecting (all addresses) and the handshake together */
 };
 
 /* Resolves and connects; every address of both families is tried in turn, a slow one is overtaken by the next after
@@ -103,7 +103,8 @@ bool conn_is_tls(const struct conn *conn);
 struct slice conn_alpn(const struct conn *conn);
 /* The peer's socket address as it was when the connection was made. */
 const struct sockaddr *conn_peer(const struct conn *conn);
-/* The operating system's or OpenSSL's own words for the last failure ("Connection refused"); never NULL. In `closed`. */
+/* The operating system's or OpenSSL's own words for the last failure ("Connection refused"); never NULL. In `closed`.
+ */
 const char *conn_error_text(const struct conn *conn);
 
 #endif

@@ -22,15 +22,16 @@
 struct conn_tls {
     SSL *ssl;
     struct conn *conn;
-    struct slice input;  /* ciphertext of the running call that OpenSSL has not taken */
-    struct chain kept;   /* ciphertext from before a pause */
-    struct chain plain;  /* clear output */
+    struct slice input; /* ciphertext of the running call that OpenSSL has not taken */
+    struct chain kept;  /* ciphertext from before a pause */
+    struct chain plain; /* clear output */
     bool handshaken;
     bool transport_ended;
     bool reading; /* conn_tls_read is running: it is not entered again from a callback */
 };
 
-/* ---- the BIO ------------------------------------------------------------------------------------------------------ */
+/* ---- the BIO ------------------------------------------------------------------------------------------------------
+ */
 
 static int bio_read(BIO *bio, char *out, int len)
 {
@@ -90,7 +91,8 @@ static void make_bio_method(void)
     BIO_meth_set_ctrl(bio_method, bio_ctrl);
 }
 
-/* ---- start and end ------------------------------------------------------------------------------------------------ */
+/* ---- start and end ------------------------------------------------------------------------------------------------
+ */
 
 struct conn_tls *conn_tls_new(struct tls_context *context, bool server, struct slice server_name)
 {
@@ -130,7 +132,8 @@ static void fail_tls(struct conn *c, struct conn_tls *t, bool in_handshake)
     conn_fail(c, in_handshake ? KV_ETLS : KV_ECLOSED, text);
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------------ */
+/* ---- reading ------------------------------------------------------------------------------------------------------
+ */
 
 /* 0 when more bytes are needed or the handshake is done (t->handshaken), negative after a failure. */
 static int advance_handshake(struct conn *c, struct conn_tls *t)
@@ -215,7 +218,8 @@ bool conn_tls_has_input(const struct conn *c)
     return c->tls->kept.bytes > 0 || SSL_has_pending(c->tls->ssl);
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------------------ */
+/* ---- writing ------------------------------------------------------------------------------------------------------
+ */
 
 void conn_tls_write(struct conn *c)
 {

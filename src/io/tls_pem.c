@@ -143,7 +143,7 @@ static int load_key(SSL_CTX *ssl, const char *path, const char *cert_file, char 
         result = refuse(error, "%s '%s': no memory", what, path);
     else if (encrypted)
         result = refuse(error, "%s '%s' is encrypted; give a key without a pass phrase", what, path);
-    else if (!key && !no_more_pem())
+    else if (!key && mentions(&content, "PRIVATE KEY-----"))
         result = refuse(error, "%s '%s' holds a broken key: %s", what, path, last_words());
     else if (!key && mentions(&content, "-----BEGIN CERTIFICATE"))
         result = refuse(error, "%s '%s' holds a certificate but no private key", what, path);

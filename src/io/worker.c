@@ -116,7 +116,8 @@ static void on_wake(uv_async_t *handle)
     (void)handle;
 }
 
-/* ---- messages and slots ------------------------------------------------------------------------------------------- */
+/* ---- messages and slots -------------------------------------------------------------------------------------------
+ */
 
 static void send_local(struct worker *w, struct message *m)
 {
@@ -198,7 +199,8 @@ void receiver_detach(struct receiver *receiver)
     receiver->address = (struct address){0};
 }
 
-/* ---- flushes and frees ---------------------------------------------------------------------------------------------- */
+/* ---- flushes and frees ----------------------------------------------------------------------------------------------
+ */
 
 void worker_flush_later(struct worker *worker, struct flush_node *node)
 {
@@ -235,7 +237,8 @@ void worker_free_later(struct worker *worker, struct free_node *node)
     worker->free_head = node;
 }
 
-/* ---- small facts ---------------------------------------------------------------------------------------------------- */
+/* ---- small facts ----------------------------------------------------------------------------------------------------
+ */
 
 unsigned worker_count(const struct worker_group *group)
 {
@@ -277,7 +280,8 @@ char *worker_scratch(struct worker *worker)
     return worker->scratch;
 }
 
-/* ---- start and end ---------------------------------------------------------------------------------------------------- */
+/* ---- start and end
+ * ---------------------------------------------------------------------------------------------------- */
 
 static void *thread_main(void *arg)
 {

@@ -128,7 +128,8 @@ struct task {
  * worker ends before it ran. Any thread. */
 void worker_run(struct worker *worker, struct task *task);
 
-/* ---- timers ------------------------------------------------------------------------------------------------------- */
+/* ---- timers -------------------------------------------------------------------------------------------------------
+ */
 
 /*
  * A deadline that is cheap to move: arming is a store, one libuv timer a worker walks a wheel. Resolution is 50 ms: a

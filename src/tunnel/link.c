@@ -1,0 +1,346 @@
+/* A link's life: greeting, messages of the session, liveness, the table of exchanges, the end. See link.h. */
+#include "tunnel/link.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/random.h"
+#include "http/h2.h"
+#include "tunnel/budget.h"
+#include "tunnel/link_impl.h"
+
+/* Encoded small messages waiting for a peer that does not read. Credit bounds bodies; this bounds everything else. */
+#define OUTBOX_MAX (2UL * LIMIT_MESSAGE_BYTES)
+
+/* ---- the table of exchanges ---------------------------------------------------------------------------------------
+ */
+
+struct link_exchange *link_find(struct link *link, uint64_t id)
+{
+    struct link_exchange *ex;
+    HASH_FIND(hh, link->exchanges, &id, sizeof(id), ex);
+    return ex;
+}
+
+struct link_exchange *link_exchange_new(struct link *link, uint64_t id)
+{
+    if (!budget_take(2UL * LIMIT_WINDOW_BYTES))
+        return NULL;
+    struct link_exchange *ex = calloc(1, sizeof(*ex));
+    if (!ex) {
+        budget_give(2UL * LIMIT_WINDOW_BYTES);
+        return NULL;
+    }
+    ex->link = link;
+    ex->id = id;
+    ex->window = LIMIT_WINDOW_BYTES;
+    ex->granted_at = worker_now(link->worker);
+    link_legacy_init(ex);
+    HASH_ADD(hh, link->exchanges, id, sizeof(ex->id), ex);
+    if (!ex->hh.tbl) {
+        budget_give(2UL * LIMIT_WINDOW_BYTES);
+        free(ex);
+        return NULL;
+    }
+    return ex;
+}
+
+void link_exchange_remove(struct link_exchange *ex)
+{
+    struct link *link = ex->link;
+    half_close(&ex->half, REASON_NONE, NULL);
+    if (ex->is_ready)
+        DL_DELETE(link->ready, ex);
+    HASH_DELETE(hh, link->exchanges, ex);
+    link_legacy_remove(ex);
+    budget_give(LIMIT_WINDOW_BYTES + ex->window);
+    chain_free(&ex->backlog);
+    head_free(ex->trailers);
+    free(ex);
+    if (link->draining && !link->ended && !link->exchanges && link->events->idle)
+        link->events->idle(link->owner);
+}
+
+void link_exchange_remove_if_done(struct link_exchange *ex)
+{
+    if (ex->in_ended && ex->out_ended)
+        link_exchange_remove(ex);
+}
+
+/* ---- output -------------------------------------------------------------------------------------------------------
+ */
+
+struct chain *link_outbox(struct link *link)
+{
+    return h2_stream_output(link->stream);
+}
+
+int link_put(struct link *link, const struct wire_message *message)
+{
+    if (!link->stream || link->ended)
+        return KV_ECLOSED;
+    link->encoded.len = 0;
+    int error = wire_encode(link->side, message, &link->encoded);
+    if (!error && link_outbox(link)->bytes > OUTBOX_MAX) {
+        link_end(link, REASON_PROTOCOL, "the peer sends and does not read");
+        return KV_ELIMIT;
+    }
+    if (!error)
+        error = chain_append(link_outbox(link), link->encoded.data, link->encoded.len);
+    if (error == KV_ENOMEM)
+        link_end(link, REASON_INTERNAL, "no memory");
+    else if (!error)
+        h2_resume(link->stream);
+    return error;
+}
+
+int link_send(struct link *link, const struct wire_message *message)
+{
+    return link_put(link, message);
+}
+
+void link_writable(struct link *link)
+{
+    if (link->started && !link->ended)
+        link_fill(link);
+}
+
+/* ---- input --------------------------------------------------------------------------------------------------------
+ */
+
+static void on_ping(struct link *link, uint64_t nonce)
+{
+    link_put(link, &(struct wire_message){.kind = WIRE_PONG, .nonce = nonce});
+}
+
+/* One message; `whole` is the chunk it lies in, if it has one of its own. */
+static void on_message(struct link *link, struct slice bytes, struct chunk *whole)
+{
+    struct wire_message m;
+    int error =
+        wire_decode(link->side == WIRE_FROM_SERVER ? WIRE_FROM_CLIENT : WIRE_FROM_SERVER, bytes, &link->arena, &m);
+    if (error && m.kind != WIRE_UNKNOWN && m.request_id != 0 && link->started) {
+        link_receive_bad(link, &m);
+    } else if (error) {
+        link_end(link, error == KV_ENOMEM ? REASON_INTERNAL : REASON_PROTOCOL, "a message could not be read");
+    } else if (m.kind == WIRE_PING) {
+        on_ping(link, m.nonce);
+    } else if (m.kind == WIRE_PONG || m.kind == WIRE_UNKNOWN) {
+        /* Being heard is all that a Pong is for; what we do not know is skipped. */
+    } else if (m.request_id == 0) {
+        link->events->message(link->owner, &m);
+    } else if (link->started) {
+        link_receive(link, &m, whole);
+        return;
+    } else {
+        link_end(link, REASON_PROTOCOL, "an exchange before the greeting");
+    }
+    chunk_free(whole);
+}
+
+void link_data(struct link *link, struct slice bytes)
+{
+    if (link->ended)
+        return;
+    link->heard = worker_now(link->worker);
+    size_t received = bytes.len;
+    struct slice message;
+    struct chunk *whole;
+    int result;
+    while (!link->ended && (result = grpc_read(&link->reader, &bytes, &message, &whole)) != 0) {
+        if (result < 0) {
+            link_end(link, result == KV_ENOMEM ? REASON_INTERNAL : REASON_PROTOCOL,
+                     result == KV_ELIMIT ? "a message is too large" : "the gRPC framing is broken");
+            return;
+        }
+        on_message(link, message, whole);
+    }
+    if (link->ended || !link->stream)
+        return;
+    if (deadline_armed(&link->stall))
+        link->withheld += received;
+    else
+        h2_consume(link->stream, received);
+}
+
+/* ---- liveness -----------------------------------------------------------------------------------------------------
+ */
+
+void link_pong(struct link *link, uint64_t opaque)
+{
+    uint64_t now = worker_now(link->worker);
+    link->heard = now;
+    if (link->ping_sent_at == 0 || opaque != link->ping_opaque)
+        return;
+    uint32_t sample = (uint32_t)(now - link->ping_sent_at);
+    link->round_trip = link->round_trip ? (link->round_trip * 7 + sample + 4) / 8 : (sample ? sample : 1);
+    link->ping_sent_at = 0;
+}
+
+static void send_ping(struct link *link)
+{
+    random_bytes(&link->ping_opaque, sizeof(link->ping_opaque));
+    link->ping_sent_at = worker_now(link->worker);
+    h2_ping(h2_stream_session(link->stream), link->ping_opaque);
+}
+
+static void on_liveness(struct deadline *deadline)
+{
+    struct link *link = (struct link *)((char *)deadline - offsetof(struct link, liveness));
+    if (link->ended || !link->stream)
+        return;
+    uint64_t silence = worker_now(link->worker) - link->heard;
+    if (silence >= LIMIT_DEAD_MS) {
+        link_end(link, link->side == WIRE_FROM_SERVER ? REASON_CLIENT_GONE : REASON_IDLE,
+                 "nothing was heard for too long");
+        return;
+    }
+    if (silence >= LIMIT_PING_MS || link->round_trip == 0)
+        send_ping(link);
+    uint64_t next = silence >= LIMIT_PING_MS ? LIMIT_DEAD_MS - silence : LIMIT_PING_MS - silence;
+    deadline_arm(link->worker, &link->liveness, next < LIMIT_PING_MS ? next : LIMIT_PING_MS);
+}
+
+/* ---- start --------------------------------------------------------------------------------------------------------
+ */
+
+static void on_open(struct receiver *receiver, struct message *message)
+{
+    link_open((struct link *)((char *)receiver - offsetof(struct link, receiver)), message);
+}
+
+struct link *link_new(struct worker *worker, struct h2_stream *stream, enum wire_side side,
+                      const struct link_events *events, void *owner)
+{
+    struct link *link = calloc(1, sizeof(*link));
+    if (!link)
+        return NULL;
+    link->worker = worker;
+    link->stream = stream;
+    link->side = side;
+    link->events = events;
+    link->owner = owner;
+    link->reader.limit = LIMIT_MESSAGE_BYTES;
+    link->encoded.limit = LIMIT_MESSAGE_BYTES + GRPC_PREFIX_LEN;
+    link->heard = worker_now(worker);
+    link->next_id = 1;
+    link->liveness.expired = on_liveness;
+    link->stall.expired = link_legacy_stalled;
+    link->ending.flush = on_ending;
+    return link;
+}
+
+int link_start(struct link *link, const struct link_terms *terms)
+{
+    link->terms = *terms;
+    if (!link_has(link, FEATURE_CREDIT))
+        link->terms.peer_credit = LIMIT_WINDOW_BYTES;
+    snprintf(link->session, sizeof(link->session), "%.*s", (int)terms->session.len, terms->session.data);
+    link->terms.session = slice_of(link->session);
+    link->receiver.receive = on_open;
+    int error = receiver_attach(link->worker, &link->receiver);
+    if (error)
+        return error;
+    link->started = true;
+    send_ping(link);
+    deadline_arm(link->worker, &link->liveness, LIMIT_PING_MS);
+    return KV_OK;
+}
+
+struct address link_address(const struct link *link)
+{
+    return link->receiver.address;
+}
+
+/* ---- the end ------------------------------------------------------------------------------------------------------
+ */
+
+static void reset_all(struct link *link, enum close_reason reason, const char *text)
+{
+    struct link_exchange *ex, *next;
+    HASH_ITER (hh, link->exchanges, ex, next) {
+        half_close(&ex->half, reason, text);
+        link_exchange_remove(ex);
+    }
+}
+
+/* Deaf from here on: no message, no deadline, no exchange. */
+static void shut(struct link *link, enum close_reason reason, const char *text)
+{
+    link->ended = true;
+    receiver_detach(&link->receiver);
+    deadline_cancel(&link->liveness);
+    deadline_cancel(&link->stall);
+    reset_all(link, reason, text);
+}
+
+static void on_ending(struct flush_node *node)
+{
+    struct link *link = (struct link *)((char *)node - offsetof(struct link, ending));
+    /* What the exchanges are told is whose side failed, not how. */
+    shut(link, link->side == WIRE_FROM_SERVER ? REASON_CLIENT_GONE : REASON_VISITOR_GONE, link->end_text);
+    link->events->ended(link->owner, link->end_reason, link->end_text);
+}
+
+void link_end(struct link *link, enum close_reason reason, const char *text)
+{
+    if (link->ended)
+        return;
+    link->ended = true;
+    link->end_reason = reason;
+    snprintf(link->end_text, sizeof(link->end_text), "%s", text ? text : "");
+    worker_flush_later(link->worker, &link->ending);
+}
+
+void link_stream_ended(struct link *link, const char *text)
+{
+    link->stream = NULL;
+    link_end(link, link->side == WIRE_FROM_SERVER ? REASON_CLIENT_GONE : REASON_NONE, text);
+}
+
+void link_drain(struct link *link)
+{
+    link->draining = true;
+}
+
+static void free_link(struct free_node *node)
+{
+    struct link *link = (struct link *)((char *)node - offsetof(struct link, free));
+    grpc_reader_free(&link->reader);
+    wire_arena_free(&link->arena);
+    buffer_free(&link->encoded);
+    free(link);
+}
+
+void link_free(struct link *link, enum close_reason reason, const char *text)
+{
+    if (!link)
+        return;
+    worker_flush_cancel(link->worker, &link->ending);
+    shut(link, reason, text);
+    link->stream = NULL;
+    link->free.free = free_link;
+    worker_free_later(link->worker, &link->free);
+}
+
+/* ---- facts --------------------------------------------------------------------------------------------------------
+ */
+
+size_t link_exchanges(const struct link *link)
+{
+    return HASH_COUNT(link->exchanges);
+}
+
+uint32_t link_round_trip(const struct link *link)
+{
+    return link->round_trip;
+}
+
+uint64_t link_heard(const struct link *link)
+{
+    return link->heard;
+}

@@ -1,0 +1,89 @@
+/*
+ * A link is one end of a tunnel's gRPC stream: it carries many exchanges at once, each under its own id. Both programs
+ * use the same link; they differ in who opens exchanges (the server, for visitors) and where they go (on the client, to
+ * the local service).
+ *
+ *     edge half ⇄ link half ── stream ══ network ══ stream ── link half ⇄ origin half
+ *
+ * Its life: `greeting` (Hello and Welcome pass through the owner) ── link_start ── open ── `ended` once ── freed.
+ * Messages of the tunnel itself (request id 0) other than Ping and Pong go to the owner. Liveness is watched here:
+ * silence of LIMIT_PING_MS is answered with a PING, silence of LIMIT_DEAD_MS ends the link.
+ *
+ * What goes out: heads, credit and other small messages at once and in order; body bytes wait with their exchange and
+ * take turns (round robin, LIMIT_DATA_FRAME_BYTES each), so that one large answer does not delay the others.
+ *
+ * A peer that announced no credit is served in the old form, see link_legacy.h.
+ */
+#ifndef KV_TUNNEL_LINK_H
+#define KV_TUNNEL_LINK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/reason.h"
+#include "base/slice.h"
+#include "io/worker.h"
+#include "tunnel/wire.h"
+
+struct h2_stream;
+struct link;
+
+struct link_events {
+    /* A message with request id 0: Hello, Welcome, Cancel, Drain. Valid until return. */
+    void (*message)(void *owner, const struct wire_message *message);
+    /* The link ended by itself: broken protocol, silence, or the stream is gone. Every exchange was reset before. The
+     * owner closes the stream or the connection, and frees the link. */
+    void (*ended)(void *owner, enum close_reason reason, const char *text);
+    /* The last exchange ended while link_drain is on. May be NULL. */
+    void (*idle)(void *owner);
+};
+
+/* What the two sides agreed on in their greeting. */
+struct link_terms {
+    uint32_t features;       /* of both */
+    uint32_t peer_credit;    /* the peer's initial credit: bytes of a body that we may send at first */
+    uint32_t max_concurrent; /* exchanges; above it the opener gets REASON_TUNNEL_BUSY */
+    struct slice session;    /* for exchange ids and the log; at most WIRE_SESSION_LEN */
+    struct address requests; /* client: where OPEN goes */
+};
+
+/* A link on a stream that is open for both directions; the stream's events are to be passed on with the functions
+ * below. NULL without memory. */
+struct link *link_new(struct worker *worker, struct h2_stream *stream, enum wire_side side,
+                      const struct link_events *events, void *owner);
+
+/* Exchanges may flow from here on. 0 or KV_ENOMEM. */
+int link_start(struct link *link, const struct link_terms *terms);
+
+/* Where exchanges for this tunnel are opened (server). Set after link_start. */
+struct address link_address(const struct link *link);
+
+/* ---- the stream's events ---- */
+
+void link_data(struct link *link, struct slice bytes);
+void link_writable(struct link *link);
+/* The peer ended its direction or the stream is gone: ends the link. */
+void link_stream_ended(struct link *link, const char *text);
+/* A PING of ours was answered. */
+void link_pong(struct link *link, uint64_t opaque);
+
+/* ---- for the owner ---- */
+
+/* Sends a message with request id 0. 0, KV_EINVAL, KV_ELIMIT or KV_ENOMEM. */
+int link_send(struct link *link, const struct wire_message *message);
+
+/* New exchanges are refused with REASON_DRAINING; `idle` tells when there are none. */
+void link_drain(struct link *link);
+
+/* Exchanges alive, those included whose far end has not confirmed its end. */
+size_t link_exchanges(const struct link *link);
+/* Smoothed round trip in milliseconds; 0 before the first. */
+uint32_t link_round_trip(const struct link *link);
+/* Milliseconds of worker_now() when anything was last heard from the peer. */
+uint64_t link_heard(const struct link *link);
+
+/* Resets every exchange with this reason and frees at the end of the turn; no event comes after. NULL is legal. */
+void link_free(struct link *link, enum close_reason reason, const char *text);
+
+#endif

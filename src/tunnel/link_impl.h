@@ -1,0 +1,148 @@
+/*
+ * The inside of a link, shared by link.c (life, session messages, liveness), link_in.c (from the wire to the halves),
+ * link_out.c (from the halves to the wire) and link_legacy.c (peers without credit). Nobody else includes it.
+ */
+#ifndef KV_TUNNEL_LINK_IMPL_H
+#define KV_TUNNEL_LINK_IMPL_H
+
+/* Without memory an element stays outside the table (hh.tbl is NULL) instead of ending the process. */
+#define HASH_NONFATAL_OOM 1
+#include <uthash.h>
+#include <utlist.h>
+
+#include "base/buffer.h"
+#include "base/chunk.h"
+#include "grpc/grpc.h"
+#include "io/worker.h"
+#include "tunnel/exchange.h"
+#include "tunnel/link.h"
+
+struct link {
+    struct receiver receiver; /* OPEN messages (server) */
+    struct worker *worker;
+    struct h2_stream *stream; /* NULL when it is gone */
+    enum wire_side side;
+    const struct link_events *events;
+    void *owner;
+    struct link_terms terms;
+    char session[WIRE_SESSION_LEN + 1];
+    bool started, draining, ended;
+    struct flush_node ending; /* takes the link apart at the end of the turn in which it ended */
+    enum close_reason end_reason;
+    char end_text[EXCHANGE_TEXT_LEN];
+
+    struct grpc_reader reader;
+    struct wire_arena arena;
+    struct buffer encoded;
+
+    struct link_exchange *exchanges; /* by id */
+    struct link_exchange *ready;     /* with something to send, in turn */
+    uint64_t next_id;
+
+    uint64_t heard;        /* worker_now() of the last bytes */
+    uint64_t ping_sent_at; /* 0: none outstanding */
+    uint64_t ping_opaque;
+    uint32_t round_trip;
+    struct deadline liveness;
+
+    /* A peer without credit (link_legacy.c) */
+    size_t open_bodies;      /* requests whose body we have not ended */
+    size_t abandoned_bodies; /* of these: the visitor is gone, and ending would look complete */
+    size_t coalesce_bytes;   /* reserved for large chunks */
+    size_t withheld;         /* stream window kept back while an exchange's backlog is too large */
+    struct deadline stall;
+
+    struct free_node free;
+};
+
+struct link_exchange {
+    struct half half; /* closed: the local end is gone, and we wait for the peer to confirm */
+    struct link *link;
+    uint64_t id;
+    UT_hash_handle hh;
+
+    /* to the wire */
+    struct link_exchange *prev, *next; /* in link->ready */
+    bool is_ready;
+    struct chain backlog;
+    bool end_wanted;
+    struct head *trailers;
+    bool out_ended; /* our last word on this exchange is said */
+
+    /* from the wire */
+    bool in_ended; /* the peer's last word is heard */
+    bool upgraded; /* a raw stream in both directions */
+    size_t window; /* what the peer may have on the way to us */
+    size_t owed;   /* of it: has left here, not given back yet */
+    uint64_t granted_at;
+
+    /* a peer without credit */
+    bool counted_body; /* in link->open_bodies */
+    bool known_length; /* of the request's body: a short one is noticed */
+    bool abandoned;
+    size_t target; /* bytes of the next large chunk */
+    size_t held;   /* answer bytes that the visitor has not taken */
+    bool due;      /* the backlog is sent though it is short of its target */
+    struct deadline trickle;
+};
+
+/* True if both sides have this addition. */
+static inline bool link_has(const struct link *link, enum wire_feature feature)
+{
+    return (link->terms.features & feature) != 0;
+}
+
+/* ---- link.c ---- */
+
+/* Ends the link: it is deaf at once, and taken apart and told to the owner at the end of the turn, so that no caller
+ * loses the exchange it is working on. */
+void link_end(struct link *link, enum close_reason reason, const char *text);
+/* Encodes a message into the stream's output. On failure the link is ended, or for a head that cannot be sent
+ * (KV_EINVAL, KV_ELIMIT), the error is left to the caller. */
+int link_put(struct link *link, const struct wire_message *message);
+struct chain *link_outbox(struct link *link);
+
+struct link_exchange *link_find(struct link *link, uint64_t id);
+/* A new exchange under this id, booked in the budget. NULL without memory or budget. */
+struct link_exchange *link_exchange_new(struct link *link, uint64_t id);
+/* Removes an exchange whose both ends have had their last word; its half is closed. */
+void link_exchange_remove(struct link_exchange *ex);
+void link_exchange_remove_if_done(struct link_exchange *ex);
+
+/* ---- link_in.c ---- */
+
+void link_receive(struct link *link, const struct wire_message *m, struct chunk *whole);
+/* A decoded head was bad: that exchange alone is reset. */
+void link_receive_bad(struct link *link, const struct wire_message *m);
+
+/* ---- link_out.c ---- */
+
+extern const struct half_events link_half_events;
+/* An OPEN from a visitor's worker. */
+void link_open(struct link *link, struct message *message);
+/* Says the last word on an exchange towards the peer: it is aborted. */
+void link_send_reset(struct link_exchange *ex, enum close_reason reason, const char *text);
+void link_make_ready(struct link_exchange *ex);
+/* Lets exchanges take turns until the outbox is full enough. */
+void link_fill(struct link *link);
+
+/* ---- link_legacy.c ---- */
+
+/* Room for the request's body to start with. */
+size_t link_legacy_open(struct link_exchange *ex, const struct head *head);
+void link_legacy_init(struct link_exchange *ex);
+void link_legacy_remove(struct link_exchange *ex);
+/* True if the backlog is to be sent now. */
+bool link_legacy_is_due(struct link_exchange *ex);
+/* n bytes of the backlog went out as one message: more may come. */
+void link_legacy_sent(struct link_exchange *ex, size_t n);
+/* Our direction has ended. */
+void link_legacy_ended(struct link_exchange *ex);
+/* The visitor is gone before the request was complete; true if a Cancel is to be sent. */
+bool link_legacy_abandon(struct link_exchange *ex);
+/* Body bytes came from the peer, or left towards the visitor. */
+void link_legacy_held(struct link_exchange *ex, size_t n);
+void link_legacy_left(struct link_exchange *ex, size_t n);
+void link_legacy_stalled(struct deadline *deadline);
+
+#endif

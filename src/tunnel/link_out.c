@@ -1,0 +1,305 @@
+/*
+ * From the halves to the wire: new exchanges, heads, bodies in turns, ends, resets, and the credit that is given back
+ * as bytes leave at the other end of the house.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "http/h2.h"
+#include "tunnel/budget.h"
+#include "tunnel/link_impl.h"
+
+#define BULK_FRAME_BYTES (64 * 1024) /* of an exchange that has the link to itself */
+
+/* ---- opening (server) ---------------------------------------------------------------------------------------------
+ */
+
+/* NULL with *why set when the tunnel can take no further exchange. */
+static struct link_exchange *admit(struct link *link, enum close_reason *why)
+{
+    *why = REASON_TUNNEL_BUSY;
+    if (link->draining) {
+        *why = REASON_DRAINING;
+        return NULL;
+    }
+    if (HASH_COUNT(link->exchanges) >= link->terms.max_concurrent)
+        return NULL;
+    if (!link_has(link, FEATURE_CREDIT) && link->open_bodies >= LIMIT_LEGACY_OPEN_BODIES)
+        return NULL;
+    struct link_exchange *ex = link_exchange_new(link, link->next_id);
+    if (ex)
+        link->next_id++;
+    else
+        *why = REASON_SERVER_BUSY;
+    return ex;
+}
+
+static int send_request_head(struct link *link, uint64_t id, const struct exchange_open *open)
+{
+    struct wire_message m = {.kind = WIRE_REQUEST_HEAD, .request_id = id};
+    m.head.head = *open->head;
+    m.head.remote_addr = slice_of(open->remote);
+    return link_put(link, &m);
+}
+
+void link_open(struct link *link, struct message *message)
+{
+    enum close_reason why;
+    struct exchange_open *open = exchange_open_of(message);
+    if (!open)
+        return;
+    struct link_exchange *ex = admit(link, &why);
+    if (!ex) {
+        exchange_refuse(message, why, NULL);
+        return;
+    }
+    snprintf(open->id, sizeof(open->id), "%s-%llu", link->session, (unsigned long long)ex->id);
+    ex->upgraded = open->head->protocol.len > 0;
+    int error = send_request_head(link, ex->id, open);
+    if (error) {
+        ex->in_ended = ex->out_ended = true;
+        link_exchange_remove(ex);
+        exchange_refuse(message, error == KV_ENOMEM ? REASON_INTERNAL : REASON_BAD_REQUEST,
+                        "the request cannot be carried by the tunnel");
+        return;
+    }
+    size_t credit = link_has(link, FEATURE_CREDIT) ? link->terms.peer_credit : link_legacy_open(ex, open->head);
+    bool end = open->end;
+    if (half_accept(&ex->half, link->worker, message, credit, &link_half_events, ex) != KV_OK) {
+        link_send_reset(ex, REASON_INTERNAL, "no memory");
+        return;
+    }
+    if (end) {
+        ex->end_wanted = true;
+        link_make_ready(ex);
+    }
+}
+
+/* ---- bodies -------------------------------------------------------------------------------------------------------
+ */
+
+void link_make_ready(struct link_exchange *ex)
+{
+    struct link *link = ex->link;
+    if (ex->is_ready || ex->out_ended || !link->stream)
+        return;
+    ex->is_ready = true;
+    DL_APPEND(link->ready, ex);
+    h2_resume(link->stream);
+}
+
+/* One DataChunk with the first n bytes of the backlog. */
+static int put_data(struct link_exchange *ex, size_t n, bool end)
+{
+    struct chain *outbox = link_outbox(ex->link);
+    char prefix[WIRE_DATA_PREFIX_LEN], suffix[WIRE_DATA_SUFFIX_LEN];
+    size_t suffix_len;
+    size_t prefix_len = wire_data_prefix(ex->link->side, ex->id, n, end, prefix, suffix, &suffix_len);
+    int error = chain_append(outbox, prefix, prefix_len);
+    if (!error)
+        error = chain_move(outbox, &ex->backlog, n);
+    if (!error && suffix_len > 0)
+        error = chain_append(outbox, suffix, suffix_len);
+    return error;
+}
+
+static int put_trailers(struct link_exchange *ex)
+{
+    struct wire_message m = {.kind = WIRE_TRAILERS, .request_id = ex->id, .trailers = *ex->trailers};
+    return link_put(ex->link, &m);
+}
+
+/* The end goes with the last bytes, except to an old server, which knows it as a chunk of its own, and with trailers,
+ * which are the end. */
+static int put_end(struct link_exchange *ex)
+{
+    if (ex->trailers && ex->trailers->count > 0 && link_has(ex->link, FEATURE_TRAILERS) && put_trailers(ex) == KV_OK)
+        return KV_OK;
+    return put_data(ex, 0, true);
+}
+
+static bool end_rides_along(const struct link_exchange *ex)
+{
+    return ex->end_wanted && !(ex->trailers && ex->trailers->count > 0) &&
+           (ex->link->side == WIRE_FROM_SERVER || link_has(ex->link, FEATURE_CREDIT));
+}
+
+/* One turn of one exchange. 0 or KV_ENOMEM. */
+static int take_turn(struct link_exchange *ex, bool alone)
+{
+    struct link *link = ex->link;
+    bool old_peer = !link_has(link, FEATURE_CREDIT);
+    size_t quantum = alone ? BULK_FRAME_BYTES : LIMIT_DATA_FRAME_BYTES;
+    size_t n = ex->backlog.bytes;
+    if (old_peer && link->side == WIRE_FROM_SERVER)
+        quantum = LIMIT_LEGACY_CHUNK_MAX;
+    if (n > quantum)
+        n = quantum;
+    bool last = n == ex->backlog.bytes && ex->end_wanted;
+    bool with_end = last && end_rides_along(ex);
+    if (n > 0 || with_end) {
+        int error = put_data(ex, n, with_end);
+        if (error)
+            return error;
+        if (old_peer)
+            link_legacy_sent(ex, n);
+    }
+    if (!last)
+        return KV_OK;
+    if (!with_end) {
+        int error = put_end(ex);
+        if (error)
+            return error;
+    }
+    ex->out_ended = true;
+    link_legacy_ended(ex);
+    return KV_OK;
+}
+
+void link_fill(struct link *link)
+{
+    while (link->ready && !link->ended && link_outbox(link)->bytes < LIMIT_LINKS_OUTBOX) {
+        struct link_exchange *ex = link->ready;
+        DL_DELETE(link->ready, ex);
+        ex->is_ready = false;
+        if (take_turn(ex, link->ready == NULL) != KV_OK) {
+            link_end(link, REASON_INTERNAL, "no memory");
+            return;
+        }
+        if (ex->out_ended) {
+            link_exchange_remove_if_done(ex);
+        } else if (ex->backlog.bytes > 0 && (link_has(link, FEATURE_CREDIT) || link_legacy_is_due(ex))) {
+            ex->is_ready = true;
+            DL_APPEND(link->ready, ex);
+        }
+    }
+}
+
+/* ---- events of the local half -------------------------------------------------------------------------------------
+ */
+
+static void on_half_head(void *owner, struct head *head)
+{
+    struct link_exchange *ex = owner;
+    struct link *link = ex->link;
+    bool interim = head->status < 200 && head->status != 101;
+    if (!interim || link_has(link, FEATURE_TRAILERS)) {
+        struct wire_message m = {.kind = WIRE_RESPONSE_HEAD, .request_id = ex->id};
+        m.head.head = *head;
+        int error = link_put(link, &m);
+        if (error == KV_EINVAL || error == KV_ELIMIT) {
+            half_close(&ex->half, REASON_ORIGIN_BAD_RESPONSE, "the head cannot be carried by the tunnel");
+            link_send_reset(ex, REASON_ORIGIN_BAD_RESPONSE, "the local service's head cannot be carried");
+        } else if (!interim && head->status != 101) {
+            ex->upgraded = false;
+        }
+    }
+    head_free(head);
+}
+
+static void on_half_data(void *owner, struct chunk *chunk)
+{
+    struct link_exchange *ex = owner;
+    if (ex->out_ended) {
+        chunk_free(chunk);
+        return;
+    }
+    chain_push(&ex->backlog, chunk);
+    if (link_has(ex->link, FEATURE_CREDIT) || link_legacy_is_due(ex))
+        link_make_ready(ex);
+}
+
+static void on_half_end(void *owner, struct head *trailers)
+{
+    struct link_exchange *ex = owner;
+    ex->end_wanted = true;
+    head_free(ex->trailers);
+    ex->trailers = trailers;
+    link_make_ready(ex);
+}
+
+/* An exchange that empties half its window within two round trips could use a larger one, if there is budget. */
+static void grow_window(struct link_exchange *ex)
+{
+    uint64_t now = worker_now(ex->link->worker);
+    uint64_t trip = ex->link->round_trip ? ex->link->round_trip : 1;
+    bool fast = now - ex->granted_at <= 2 * trip;
+    ex->granted_at = now;
+    if (!fast || ex->window >= LIMIT_WINDOW_MAX_BYTES || !budget_grow(ex->window))
+        return;
+    ex->half.credit += ex->window;
+    ex->owed += ex->window;
+    ex->window *= 2;
+}
+
+/* Bytes that came from the peer have left this end: the peer may send as many more. */
+static void on_half_credit(void *owner, size_t bytes)
+{
+    struct link_exchange *ex = owner;
+    struct link *link = ex->link;
+    if (!link_has(link, FEATURE_CREDIT)) {
+        link_legacy_left(ex, bytes);
+        return;
+    }
+    ex->owed += bytes;
+    if (ex->owed * 2 < ex->window || ex->in_ended)
+        return;
+    grow_window(ex);
+    struct wire_message m = {.kind = WIRE_CREDIT, .request_id = ex->id, .credit = (uint32_t)ex->owed};
+    ex->owed = 0;
+    link_put(link, &m);
+}
+
+/* The visitor, or the local service, is gone. */
+static void on_half_reset(void *owner, enum close_reason reason, const char *text)
+{
+    struct link_exchange *ex = owner;
+    half_close(&ex->half, reason, NULL);
+    if (!ex->out_ended || !ex->in_ended)
+        link_send_reset(ex, reason, text);
+    link_exchange_remove_if_done(ex);
+}
+
+const struct half_events link_half_events = {
+    .head = on_half_head,
+    .data = on_half_data,
+    .credit = on_half_credit,
+    .end = on_half_end,
+    .reset = on_half_reset,
+};
+
+/* ---- aborting -----------------------------------------------------------------------------------------------------
+ */
+
+/* How the abort is told: Error from a client that has not ended its answer; Reset between peers that have it; Cancel to
+ * an old client, where it does no harm. */
+void link_send_reset(struct link_exchange *ex, enum close_reason reason, const char *text)
+{
+    struct link *link = ex->link;
+    bool detailed = link_has(link, FEATURE_RESET);
+    struct wire_message m = {.request_id = ex->id};
+    chain_free(&ex->backlog);
+    if (ex->is_ready) {
+        DL_DELETE(link->ready, ex);
+        ex->is_ready = false;
+    }
+    if (detailed || link->side == WIRE_FROM_CLIENT) {
+        m.kind = detailed ? WIRE_RESET : WIRE_ERROR;
+        m.error.code = wire_reason_code(reason, detailed);
+        m.error.text = slice_of(text ? text : reason_text(reason)->sentence);
+    } else if (!ex->out_ended && link_legacy_abandon(ex)) {
+        m.kind = WIRE_CANCEL;
+        m.cancel_reason = 1;
+    }
+    if (m.kind != WIRE_UNKNOWN)
+        link_put(link, &m);
+    if (!ex->abandoned) {
+        ex->out_ended = true;
+        link_legacy_ended(ex);
+    }
+    if (link->side == WIRE_FROM_CLIENT && !detailed)
+        ex->in_ended = true; /* the server sends nothing after our Error */
+}
