@@ -48,20 +48,44 @@ static bool is_text(struct slice s)
     return true;
 }
 
-/* A NUL-terminated copy of s in the scratch; after a failure an empty one, so that callers need not look each time. */
+/* Room for a string of this length and its NUL, or NULL: the head is over its caps. */
+static char *scratch_room(struct scratch *scratch, size_t len)
+{
+    char *room = scratch->text + scratch->used;
+    if (len >= sizeof scratch->text - scratch->used) {
+        if (!scratch->error)
+            scratch->error = KV_ELIMIT;
+        return NULL;
+    }
+    scratch->used += len + 1;
+    room[len] = '\0';
+    return room;
+}
+
+/* A copy of s; after a failure an empty one, so that callers need not look each time. */
 static char *scratch_text(struct scratch *scratch, struct slice s)
 {
-    bool fits = s.len < sizeof scratch->text - scratch->used;
-    char *copy = scratch->text + scratch->used;
-    if (!fits || !is_text(s)) {
+    if (!is_text(s)) {
         if (!scratch->error)
-            scratch->error = fits ? KV_EINVAL : KV_ELIMIT;
-        return (char *)protobuf_c_empty_string;
+            scratch->error = KV_EINVAL;
+        s.len = 0;
     }
+    char *copy = scratch_room(scratch, s.len);
+    if (!copy)
+        return (char *)protobuf_c_empty_string;
     if (s.len > 0)
         memcpy(copy, s.data, s.len);
-    copy[s.len] = '\0';
-    scratch->used += s.len + 1;
+    return copy;
+}
+
+/* A copy of a token in lower case. */
+static char *scratch_name(struct scratch *scratch, struct slice s)
+{
+    char *copy = scratch_room(scratch, s.len);
+    if (!copy)
+        return (char *)protobuf_c_empty_string;
+    for (size_t i = 0; i < s.len; i++)
+        copy[i] = wire_lower(s.data[i]);
     return copy;
 }
 
@@ -99,9 +123,7 @@ static void scratch_headers(struct scratch *scratch, enum wire_kind kind, const 
     for (uint16_t i = 0; i < head->count; i++) {
         Header *header = &scratch->headers[i];
         kavilo__tunnel__v1__header__init(header);
-        header->name = scratch_text(scratch, head->fields[i].name);
-        for (char *c = header->name; *c; c++)
-            *c = wire_lower(*c);
+        header->name = scratch_name(scratch, head->fields[i].name);
         header->value = borrowed_bytes(head->fields[i].value);
         scratch->header_list[i] = header;
     }
