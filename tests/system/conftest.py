@@ -51,8 +51,8 @@ class Programs:
         self.all = []
         Programs.current.append(self)
 
-    def start(self, name, argv, folder, env, stdin=None):
-        program = Program(name, argv, folder, env, stdin)
+    def start(self, name, argv, folder, env, **how):
+        program = Program(name, argv, folder, env, **how)
         self.all.append(program)
         return program
 

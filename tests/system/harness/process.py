@@ -34,7 +34,7 @@ def _die_with_parent():
 class Program:
     """One process. Start it from the main thread: the kernel ends it with the thread that started it."""
 
-    def __init__(self, name, argv, folder, env, stdin=None):
+    def __init__(self, name, argv, folder, env, stdin=None, pass_fds=()):
         self.name = name
         self.argv = [str(a) for a in argv]
         folder = pathlib.Path(folder)
@@ -51,6 +51,7 @@ class Program:
                 env=env,
                 cwd=folder,
                 preexec_fn=_die_with_parent,
+                pass_fds=pass_fds,
             )
         self.pid = self.process.pid
 

@@ -126,7 +126,7 @@ class Client:
     numbers = itertools.count(1)
 
     def __init__(self, programs, folder, endpoint, url, token=None, name=None, args=(), env=None, home=None, wrap=(),
-                 level="debug", label=None):
+                 level="debug", label=None, pass_fds=()):
         self.folder = pathlib.Path(folder)
         self.home = pathlib.Path(home or self.folder)
         self.env = base_environment(self.home)
@@ -138,7 +138,9 @@ class Client:
         argv = list(wrap) + [TUNNEL, "tunnel", "--url", url, "--log-format", "json", "--log-level", level]
         if name is not None:
             argv += ["--name", name]
-        self.program = programs.start(label or f"tunnel{next(Client.numbers)}", argv + list(args), self.folder, self.env)
+        self.program = programs.start(
+            label or f"tunnel{next(Client.numbers)}", argv + list(args), self.folder, self.env, pass_fds=pass_fds
+        )
 
     @property
     def ready(self):
