@@ -86,12 +86,17 @@ static char *append(char *to, struct slice text)
     return to + text.len;
 }
 
+static bool is_part(const struct field *field, struct slice name)
+{
+    return field->value.len > 0 && slice_equals_nocase(field->name, name);
+}
+
 struct slice head_intern_joined(struct head *h, const struct head *from, struct slice name, struct slice separator,
                                 struct slice last)
 {
     size_t len = last.len, parts = last.len > 0;
     for (size_t i = 0; i < from->count; i++)
-        if (slice_equals_nocase(from->fields[i].name, name)) {
+        if (is_part(&from->fields[i], name)) {
             len += from->fields[i].value.len;
             parts++;
         }
@@ -100,7 +105,7 @@ struct slice head_intern_joined(struct head *h, const struct head *from, struct 
     if (!text)
         return (struct slice){0};
     for (size_t i = 0; i < from->count; i++)
-        if (slice_equals_nocase(from->fields[i].name, name)) {
+        if (is_part(&from->fields[i], name)) {
             at = append(at, from->fields[i].value);
             at = append(at, --parts > 0 ? separator : (struct slice){0});
         }

@@ -58,7 +58,7 @@ size_t head_text_size(const struct head *h);
 /* Copies text into an owning head and returns the copy, NUL-terminated; data is NULL when the room is spent. */
 struct slice head_intern(struct head *h, struct slice text);
 
-/* Interns the values of all fields of that name in `from`, and then `last` unless it is empty, as one text with
+/* Interns the values of all fields of that name in `from`, then `last`, the empty ones left out, as one text with
  * `separator` between them. data is NULL when the room is spent. */
 struct slice head_intern_joined(struct head *h, const struct head *from, struct slice name, struct slice separator,
                                 struct slice last);

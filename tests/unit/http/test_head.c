@@ -1,0 +1,150 @@
+/* Heads that own and heads that borrow: copying, room to the byte, look-ups without case, order after removal. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "base/error.h"
+#include "http/head.h"
+
+static void assert_text(struct slice s, const char *text)
+{
+    assert_int_equal(s.len, strlen(text));
+    assert_memory_equal(s.data, text, s.len);
+}
+
+static void owns_in_one_block(void **state)
+{
+    (void)state;
+    char name[] = "X-Name", value[] = "Value";
+    struct head *h = head_new(2, sizeof(name) - 1 + sizeof(value) - 1 + 1);
+    assert_non_null(h);
+    assert_int_equal(head_add(h, slice_of(name), slice_of(value)), 0);
+    memset(name, '?', sizeof(name) - 1);
+    memset(value, '?', sizeof(value) - 1);
+    assert_string_equal(h->fields[0].name.data, "x-name"); /* lower case, and a NUL behind it */
+    assert_string_equal(h->fields[0].value.data, "Value");
+    assert_int_equal(head_add(h, SLICE("Y"), SLICE("")), 0);
+    assert_non_null(h->fields[1].value.data);
+    assert_int_equal(head_add(h, SLICE("z"), SLICE("")), KV_ELIMIT);
+    assert_int_equal(h->count, 2);
+    head_free(h);
+    head_free(NULL);
+}
+
+/* head_new promises exactly: the text asked for, a NUL a piece, and the five texts that are no fields. */
+static void keeps_to_its_room(void **state)
+{
+    (void)state;
+    struct head *h = head_new(1, 5 + 2 + 3);
+    struct slice texts[] = {SLICE("a"), SLICE("b"), SLICE("c"), SLICE("d"), SLICE("e")};
+    for (size_t i = 0; i < 5; i++)
+        assert_string_equal(head_intern(h, texts[i]).data, texts[i].data);
+    size_t used = h->used;
+    assert_int_equal(head_add(h, SLICE("na"), SLICE("long")), KV_ELIMIT);
+    assert_int_equal(head_add(h, SLICE("a name with no room"), SLICE("")), KV_ELIMIT);
+    assert_int_equal(h->count, 0);
+    assert_int_equal(h->used, used);
+    assert_int_equal(head_add(h, SLICE("na"), SLICE("val")), 0);
+    assert_int_equal(h->used, h->room);
+    assert_null(head_intern(h, SLICE("")).data);
+    head_free(h);
+    assert_null(head_new(UINT16_MAX + 1, 0));
+    assert_null(head_new(1, SIZE_MAX - 2));
+}
+
+static void copies_everything(void **state)
+{
+    (void)state;
+    struct field storage[3];
+    struct head h;
+    head_borrow(&h, storage, 3);
+    h.method = SLICE("GET");
+    h.target = SLICE("/x");
+    h.scheme = SLICE("https");
+    h.authority = SLICE("a.example");
+    h.protocol = SLICE("websocket");
+    h.status = 101;
+    assert_int_equal(head_add(&h, SLICE("One"), SLICE("1")), 0);
+    assert_int_equal(head_add(&h, SLICE("Empty"), SLICE("")), 0);
+    assert_text(h.fields[0].name, "One"); /* borrowed: as it came */
+    assert_int_equal(head_text_size(&h), 3 + 2 + 5 + 9 + 9 + 3 + 1 + 5);
+
+    struct head *copy = head_copy(&h, 1, 4);
+    assert_non_null(copy);
+    memset(storage, 0, sizeof(storage));
+    assert_string_equal(copy->method.data, "GET");
+    assert_string_equal(copy->target.data, "/x");
+    assert_string_equal(copy->scheme.data, "https");
+    assert_string_equal(copy->authority.data, "a.example");
+    assert_string_equal(copy->protocol.data, "websocket");
+    assert_int_equal(copy->status, 101);
+    assert_int_equal(copy->count, 2);
+    assert_string_equal(copy->fields[0].name.data, "one");
+    assert_string_equal(copy->fields[1].value.data, "");
+    assert_int_equal(head_add(copy, SLICE("mo"), SLICE("re")), 0);
+    assert_int_equal(head_add(copy, SLICE("a"), SLICE("b")), KV_ELIMIT);
+
+    struct head *second = head_copy(copy, 0, 0);
+    head_free(copy);
+    assert_string_equal(second->fields[2].value.data, "re");
+    head_free(second);
+}
+
+static void finds_without_case(void **state)
+{
+    (void)state;
+    struct field storage[4];
+    struct head h;
+    head_borrow(&h, storage, 4);
+    head_add(&h, SLICE("Accept"), SLICE("a, b ,,\tC"));
+    head_add(&h, SLICE("X-Y"), SLICE("first"));
+    head_add(&h, SLICE("x-y"), SLICE("second"));
+    head_add(&h, SLICE("ACCEPT"), SLICE("last"));
+    assert_text(head_value(&h, SLICE("x-y")), "first");
+    assert_ptr_equal(head_find(&h, SLICE("accept")), &storage[0]);
+    assert_null(head_find(&h, SLICE("x-")));
+    assert_null(head_value(&h, SLICE("nothing")).data);
+    assert_true(head_has_token(&h, SLICE("accept"), SLICE("c")));
+    assert_true(head_has_token(&h, SLICE("accept"), SLICE("LAST")));
+    assert_false(head_has_token(&h, SLICE("accept"), SLICE("first")));
+    assert_false(head_has_token(&h, SLICE("accept"), SLICE("")));
+
+    head_remove(&h, SLICE("accept"));
+    assert_int_equal(h.count, 2);
+    assert_text(h.fields[0].value, "first");
+    assert_text(h.fields[1].value, "second");
+    head_remove(&h, SLICE("X-Y"));
+    assert_int_equal(h.count, 0);
+}
+
+static void joins_in_place(void **state)
+{
+    (void)state;
+    struct field storage[3];
+    struct head from;
+    head_borrow(&from, storage, 3);
+    head_add(&from, SLICE("F"), SLICE("1"));
+    head_add(&from, SLICE("g"), SLICE("no"));
+    head_add(&from, SLICE("f"), SLICE("2"));
+    struct head *h = head_new(1, 9 + 1);
+    struct slice joined = head_intern_joined(h, &from, SLICE("f"), SLICE(", "), SLICE("end"));
+    assert_string_equal(joined.data, "1, 2, end");
+    assert_int_equal(head_add(h, SLICE("f"), joined), 0);
+    assert_ptr_equal(h->fields[0].value.data, joined.data); /* not copied again */
+    assert_string_equal(head_intern_joined(h, &from, SLICE("x"), SLICE(", "), SLICE("")).data, "");
+    assert_null(head_intern_joined(h, &from, SLICE("f"), SLICE(", "), SLICE("more than there is")).data);
+    head_free(h);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(owns_in_one_block),  cmocka_unit_test(keeps_to_its_room), cmocka_unit_test(copies_everything),
+        cmocka_unit_test(finds_without_case), cmocka_unit_test(joins_in_place),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
