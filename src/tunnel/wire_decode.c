@@ -115,12 +115,11 @@ static struct slice arena_bytes(const ProtobufCBinaryData *bytes)
 
 /* ---- data ---- */
 
-/* Reads a varint of up to nine bytes, 63 bits, from the front of *in. Longer ones are legal protobuf, but nobody's
- * request id or length. */
-static bool take_varint(struct slice *in, uint64_t *out)
+/* Reads a varint of at most `most` bytes (nine, 63 bits) from the front of *in. */
+static bool take_varint(struct slice *in, size_t most, uint64_t *out)
 {
     uint64_t value = 0;
-    for (size_t i = 0; i < in->len && i < 9; i++) {
+    for (size_t i = 0; i < in->len && i < most; i++) {
         unsigned char byte = (unsigned char)in->data[i];
         value |= (uint64_t)(byte & 0x7f) << (7 * i);
         if (byte < 0x80) {
@@ -141,23 +140,27 @@ static bool take_tag(struct slice *in, unsigned char tag)
     return true;
 }
 
+/* Varints longer than these are left to protobuf-c, which has its own opinion of them. */
+#define ID_BYTES     9
+#define LENGTH_BYTES 4
+
 /* Recognises exactly what wire_data_prefix writes, and leaves the bytes of the body where they are. False for anything
  * else, which may still be a DataChunk in another order or with more fields. */
 static bool read_data(struct slice in, struct wire_message *out)
 {
     uint64_t id = 0, len, end = 0;
     struct slice bytes = {0};
-    if (take_tag(&in, TAG_REQUEST_ID) && !take_varint(&in, &id))
+    if (take_tag(&in, TAG_REQUEST_ID) && !take_varint(&in, ID_BYTES, &id))
         return false;
-    if (!take_tag(&in, TAG_DATA) || !take_varint(&in, &len) || len != in.len)
+    if (!take_tag(&in, TAG_DATA) || !take_varint(&in, LENGTH_BYTES, &len) || len != in.len)
         return false;
     if (take_tag(&in, TAG_BYTES)) {
-        if (!take_varint(&in, &len) || len > in.len)
+        if (!take_varint(&in, LENGTH_BYTES, &len) || len > in.len)
             return false;
         bytes = (struct slice){in.data, (size_t)len};
         in = (struct slice){in.data + bytes.len, in.len - bytes.len};
     }
-    if (take_tag(&in, TAG_END_STREAM) && (!take_varint(&in, &end) || end > 1))
+    if (take_tag(&in, TAG_END_STREAM) && (!take_varint(&in, 1, &end) || end > 1))
         return false;
     if (in.len > 0)
         return false;

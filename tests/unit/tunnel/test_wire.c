@@ -396,6 +396,7 @@ static void test_malformed(void **state)
         "2203 0a026f6b",                  /* the chunk's bytes reach out of it */
         "22ffffffff0f",                   /* 4 GiB to come */
         "22ffffffffffffffff7f",           /* 2^63 */
+        "2280808080808000",               /* a length is no longer than five bytes */
         "2001",                           /* data as a number */
         "32040a026f6b",                   /* ping's nonce as bytes */
         "0a00",                           /* the id as bytes */
