@@ -6,6 +6,7 @@
 #include "io/tls_impl.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 
 #include <openssl/err.h>
