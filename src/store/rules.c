@@ -131,6 +131,23 @@ const char *rules_slug(struct slice slug)
     return NULL;
 }
 
+const char *rules_token_name(struct slice name)
+{
+    if (name.len == 0)
+        return "it is empty";
+    if (name.len > RULES_TOKEN_NAME_BYTES)
+        return "it is longer than 100 octets";
+    for (size_t i = 0, n; i < name.len; i += n) {
+        unsigned char c = (unsigned char)name.data[i];
+        n = utf8_sequence((const unsigned char *)name.data + i, name.len - i);
+        if (n == 0)
+            return "it is no UTF-8 text";
+        if (c < ' ' || c == 0x7f)
+            return "it has a control character in it";
+    }
+    return NULL;
+}
+
 bool rules_subdomain(struct slice name, const char *slug, char out[LIMIT_LABEL_BYTES + 1], char *why, size_t size)
 {
     size_t slug_len = strlen(slug);

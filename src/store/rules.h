@@ -29,6 +29,11 @@ bool rules_is_label(struct slice label);
 /* Whether an operator may set this slug. NULL, or why not, as rules_email(). */
 const char *rules_slug(struct slice slug);
 
+/* What a token may be called: 1 to RULES_TOKEN_NAME_BYTES octets of UTF-8 text without control characters. NULL, or why
+ * not, as rules_email(). */
+#define RULES_TOKEN_NAME_BYTES 100
+const char *rules_token_name(struct slice name);
+
 /* Makes `<name>-<slug>`. False when that is no label, with a sentence for the user in why[size]. */
 bool rules_subdomain(struct slice name, const char *slug, char out[LIMIT_LABEL_BYTES + 1], char *why, size_t size);
 

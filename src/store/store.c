@@ -14,6 +14,7 @@
 #include "base/blake3.h"
 #include "base/random.h"
 #include "store/rules.h"
+#include "store/store_admin.h"
 #include "store/store_backend.h"
 #include "store/store_time.h"
 
@@ -68,9 +69,11 @@ static struct backend *make_backend(const char *url, char *error)
         return pg_backend(url, error);
     if (!strstr(url, "://") && strchr(url, '='))
         return pg_backend(url, error); /* "host=... dbname=..." */
-    snprintf(
-        error, STORE_ERROR_LEN,
-        "a database is named as sqlite:/path/to/file.db, postgres://user@host/database or in libpq's keyword form");
+    /* Not the whole of it: it may hold a password. */
+    snprintf(error, STORE_ERROR_LEN,
+             "'%.*s' begins the name of no database; write sqlite:/path/to/file.db, postgres://user@host/database or "
+             "libpq's keyword form",
+             (int)strcspn(url, ":@?= "), url);
     return NULL;
 }
 
@@ -128,6 +131,11 @@ int store_migrate(struct store *store)
     return migrate(store, store->backend->ops->migrations);
 }
 
+int store_pending_migrations(struct store *store)
+{
+    return migrate_pending(store, store->backend->ops->migrations);
+}
+
 /* ---- the seam, with sentences ---- */
 
 const char *store_error(const struct store *store)
@@ -172,12 +180,25 @@ void store_rollback(struct store *store)
     store->backend->ops->rollback(store->backend);
 }
 
+void store_copy_text(char *into, size_t size, struct slice value)
+{
+    snprintf(into, size, "%.*s", (int)value.len, value.data ? value.data : "");
+}
+
+void store_copy_time(char into[STORE_TIME_LEN + 1], struct slice value)
+{
+    int64_t seconds;
+    if (value.data && store_time_parse(value, &seconds))
+        store_time_format(seconds, into);
+    else
+        store_copy_text(into, STORE_TIME_LEN + 1, value);
+}
+
 int store_copy_row(void *arg, const struct slice *columns)
 {
     struct text_row *row = arg;
     for (size_t i = 0; i < row->count; i++)
-        snprintf(row->column[i].into, row->column[i].size, "%.*s", (int)columns[i].len,
-                 columns[i].data ? columns[i].data : "");
+        store_copy_text(row->column[i].into, row->column[i].size, columns[i]);
     return KV_OK;
 }
 
@@ -259,29 +280,36 @@ int store_authenticate(struct store *store, struct slice token, struct store_acc
 /* ---- whose name ---- */
 
 static const struct statement find_name = {
-    BOTH("SELECT subdomain FROM tunnels WHERE user_id = $1 AND name = $2"),
+    BOTH("SELECT subdomain FROM tunnels WHERE user_id = $1 AND name = $2 AND released_at IS NULL"),
 };
 
 static const struct statement find_slug = {
     BOTH("SELECT slug FROM users WHERE id = $1 AND deleted_at IS NULL"),
 };
 
-/* A new row, or the account's own released one; nothing when the subdomain is taken. */
+/* A new row, or the account's own released one; nothing when the subdomain is taken, or when the user was deleted or
+ * got another slug since we looked (the row lock makes PostgreSQL look again after such a change is committed). */
 static const struct statement claim = {
-    BOTH("INSERT INTO tunnels (id, user_id, name, subdomain, created_at) VALUES ($1, $2, $3, $4, $5) "
-         "ON CONFLICT (subdomain) DO UPDATE SET name = excluded.name, released_at = NULL, released_name = NULL "
-         "WHERE tunnels.user_id = excluded.user_id AND tunnels.released_at IS NOT NULL"),
+    .sqlite = "INSERT INTO tunnels (id, user_id, name, subdomain, created_at) "
+              "SELECT $1, u.id, $3, $4, $5 FROM users u WHERE u.id = $2 AND u.slug = $6 AND u.deleted_at IS NULL "
+              "ON CONFLICT (subdomain) DO UPDATE SET name = excluded.name, released_at = NULL, released_name = NULL "
+              "WHERE tunnels.user_id = excluded.user_id AND tunnels.released_at IS NOT NULL",
+    .postgres = "INSERT INTO tunnels (id, user_id, name, subdomain, created_at) "
+                "SELECT CAST($1 AS uuid), u.id, CAST($3 AS text), CAST($4 AS text), CAST($5 AS timestamptz) "
+                "FROM users u WHERE u.id = $2 AND u.slug = $6 AND u.deleted_at IS NULL FOR SHARE "
+                "ON CONFLICT (subdomain) DO UPDATE SET name = excluded.name, released_at = NULL, released_name = NULL "
+                "WHERE tunnels.user_id = excluded.user_id AND tunnels.released_at IS NOT NULL",
 };
 
 static const struct statement find_subdomain = {
     BOTH("SELECT user_id, name FROM tunnels WHERE subdomain = $1"),
 };
 
-/* What PostgreSQL takes as text and a person may have typed. */
+/* Whether a stored row can have this name at all: both databases take it as text. */
 static bool is_plain(struct slice name)
 {
     for (size_t i = 0; i < name.len; i++)
-        if (name.data[i] < ' ' || name.data[i] == 0x7f)
+        if (name.data[i] <= ' ' || name.data[i] > '~')
             return false;
     return name.len > 0 && name.len <= LIMIT_LABEL_BYTES;
 }
@@ -356,11 +384,9 @@ int store_claim_name(struct store *store, const struct store_account *account, s
         store_new_id(id);
         store_time_format(store_now(), now);
         rows = STORE_RUN(store, &claim, NULL, NULL, slice_of(id), slice_of(account->user_id), name, slice_of(subdomain),
-                         slice_of(now));
+                         slice_of(now), slice_of(slug));
         if (rows == 1)
             return KV_OK;
-        if (rows == KV_ENOTFOUND)
-            return store_fail(store, KV_EREFUSED, "invalid token"); /* the user went in between */
         if (rows < 0 && rows != KV_EEXIST)
             return unavailable(rows);
         if (rows == KV_EEXIST)

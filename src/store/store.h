@@ -61,14 +61,14 @@ int store_claim_name(struct store *store, const struct store_account *account, s
 /* KV_OK when no stored name has this subdomain (a random one may be handed out), KV_EEXIST, or KV_EUNAVAIL. */
 int store_subdomain_is_free(struct store *store, struct slice subdomain);
 
-/* ---- administration ---- */
+/* ---- administration; store/store_admin.h has the rest ---- */
 
-/* Makes a user; the slug is drawn as docs/OPERATE.md says, anew on a collision. KV_OK, KV_EINVAL (no address),
- * KV_EEXIST (that address has an account), KV_EUNAVAIL. */
+/* Makes a user; the slug is drawn as docs/ACCOUNTS.md says, anew on a collision. KV_OK, KV_EINVAL (no address),
+ * KV_EEXIST (that address has an account), KV_ELIMIT (eight slugs in a row were taken), KV_EUNAVAIL. */
 int store_create_user(struct store *store, struct slice email, char slug[LIMIT_LABEL_BYTES + 1]);
 
-/* Makes a token and returns its text, which is kept nowhere. KV_OK, KV_ENOTFOUND (no such user), KV_EINVAL,
- * KV_EUNAVAIL. */
+/* Makes a token that does not expire and returns its text, which is kept nowhere. KV_OK, KV_ENOTFOUND (no such user),
+ * KV_EREFUSED (the user is disabled), KV_EINVAL (the name or the address), KV_EUNAVAIL. */
 int store_issue_token(struct store *store, struct slice email, struct slice name, char token[STORE_TOKEN_LEN + 1]);
 
 #endif

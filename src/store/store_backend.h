@@ -121,6 +121,11 @@ struct text_row {
 };
 backend_row_fn store_copy_row;
 
+/* Single values: a text, cut where it does not fit; a time in our own form, or as it stands when it is none. NULL gives
+ * "". */
+void store_copy_text(char *into, size_t size, struct slice value);
+void store_copy_time(char into[21], struct slice value);
+
 /* A new random UUID (RFC 9562, 5.4). */
 void store_new_id(char id[STORE_ID_LEN + 1]);
 
