@@ -3,8 +3,9 @@
 #
 #     fuzz.sh [NAME...] [SECONDS]    NAME as in tests/fuzz/fuzz_NAME.c; all of them without one; 60 seconds each
 #
-# New inputs are kept in build-fuzz/corpus/NAME. A crash stays in build-fuzz/crashes/NAME-*; once mended, it earns a
-# seat in tests/fuzz/corpus/NAME/, which every later run starts from.
+# New inputs are kept in build-fuzz/corpus/. A crash stays in build-fuzz/crashes/NAME-*; once mended, it earns a seat in
+# tests/fuzz/corpus/fuzz_NAME/, which every later run starts from. The words in tests/fuzz/corpus/http1.dict, say, help
+# all fuzzers whose NAME begins with http1.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -30,12 +31,16 @@ if [ ${#names[@]} -eq 0 ]; then
 fi
 
 fuzz() {
-    local name=$1 start=$SECONDS log=$build/fuzz_$1.log folders=("$build/corpus/$1")
+    local name=$1 start=$SECONDS log=$build/fuzz_$1.log found=$build/corpus/fuzz_$1 arguments
+    local seeds=tests/fuzz/corpus/fuzz_$1 words=tests/fuzz/corpus/${1%%_*}.dict
 
-    [ ! -d "tests/fuzz/corpus/$name" ] || folders+=("tests/fuzz/corpus/$name")
-    mkdir -p "$build/corpus/$name"
-    if "$build/fuzz_$name" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
-        -artifact_prefix="$build/crashes/$name-" "${folders[@]}" >"$log" 2>&1 </dev/null; then
+    arguments=(-max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1
+        -artifact_prefix="$build/crashes/$name-")
+    [ ! -f "$words" ] || arguments+=(-dict="$words")
+    arguments+=("$found")
+    [ ! -d "$seeds" ] || arguments+=("$seeds")
+    mkdir -p "$found"
+    if "$build/fuzz_$name" "${arguments[@]}" >"$log" 2>&1 </dev/null; then
         printf '  ok      %-24s %9s inputs in %d s\n' "$name" \
             "$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")" $((SECONDS - start))
     else

@@ -9,7 +9,7 @@ declare -A packages=(
     [lint]='clang-format-14 clang-tidy-14 shellcheck python3-pyflakes python3-pytest'
     [fuzz]='clang-14 libclang-rt-14-dev'
     [test]='libcmocka-dev b3sum python3-pytest python3-pytest-xdist python3-h2 python3-cryptography python3-websockets
-            curl iproute2 procps sqlite3'
+            curl iproute2 procps sqlite3 postgresql-15'
     [bench]='nginx wrk nghttp2-client curl python3'
 )
 
@@ -40,18 +40,24 @@ packages_need() {
     "${sudo[@]}" bash "${BASH_SOURCE[0]}" install $missing
 }
 
-# As root. A package may bring a service (nginx does); policy-rc.d, Debian's own switch for it, keeps it from starting
-# now, and disabling it keeps it from starting with the machine.
+# As root. Some packages bring services, and nobody asked for those: policy-rc.d, Debian's own switch, keeps them from
+# starting now; PostgreSQL is told to make no cluster, and nginx not to start with the machine.
 packages_install() {
-    local policy=/usr/sbin/policy-rc.d
+    local policy=/usr/sbin/policy-rc.d clusters=/etc/postgresql-common/createcluster.d/kavilo.conf
     export DEBIAN_FRONTEND=noninteractive
 
     echo "dev: installing $*" >&2
+    made=()
+    trap 'rm -f "${made[@]}"' EXIT
     if [ ! -e "$policy" ]; then
-        # shellcheck disable=SC2064 # the path as it is now
-        trap "rm -f '$policy'" EXIT
+        made+=("$policy")
         printf '#!/bin/sh\nexit 101\n' >"$policy"
         chmod 755 "$policy"
+    fi
+    if [[ " $* " == *" postgresql-15 "* ]]; then
+        made+=("$clusters")
+        mkdir -p "${clusters%/*}"
+        echo 'create_main_cluster = false' >"$clusters"
     fi
     apt-get -q -o DPkg::Lock::Timeout=300 update >&2
     apt-get -q -y -o DPkg::Lock::Timeout=300 install --no-install-recommends "$@" >&2
