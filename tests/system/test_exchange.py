@@ -226,7 +226,7 @@ def test_download_credit_follows_the_visitor(shared_server, peer):
         slow.request("/slow")
         slow_id, _ = peer.request()
         assert peer.body(slow_id) == b""
-        peer.send(slow_id, response_head={"status": 200, "headers": protobuf.headers([("content-length", len(pattern).__str__())])})
+        peer.send(slow_id, response_head={"status": 200, "headers": protobuf.headers([("content-length", str(len(pattern)))])})
 
         def push():
             nonlocal sent
@@ -632,7 +632,8 @@ def test_upgrade_half_close_of_the_service(shared_server, peer):
     with shared_server.visitor(peer.host) as visitor:
         visitor.request("/raw", fields=[("Connection", "Upgrade"), ("Upgrade", "raw/1")])
         request_id, _ = peer.request()
-        peer.send(request_id, response_head={"status": 101, "upgraded": True})
+        peer.send(request_id, response_head={"status": 101, "upgraded": True, "headers": protobuf.headers(
+            [("upgrade", "raw/1"), ("connection", "upgrade")])})
         peer.send(request_id, data={"data": b"last", "end_stream": True})
         assert visitor.response().status == 101
         assert visitor.source.exactly(4) == b"last"
