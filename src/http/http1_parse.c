@@ -285,6 +285,16 @@ static const char *parse_length(struct slice value, uint64_t *length)
     return NULL;
 }
 
+/* Whether white space around a value is anything but spaces before it. Allowed elsewhere, but in fields that frame a
+ * message parsers are known to differ about the rest. The value lies in a line, between its colon and its CR. */
+static bool is_oddly_spaced(struct slice value)
+{
+    const char *before = value.data - 1;
+    while (*before == ' ')
+        before--;
+    return *before != ':' || value.data[value.len] != '\r';
+}
+
 /* What both sides' rules have in common (RFC 9112, 6.1 to 6.3): chunked once and alone, and never beside a length. */
 static const char *check_coding(const struct http1_message *m, const struct control *c)
 {
@@ -298,7 +308,7 @@ static const char *check_coding(const struct http1_message *m, const struct cont
         return "more than one Transfer-Encoding";
     if (!slice_equals_nocase(c->coding, SLICE("chunked")))
         return "Transfer-Encoding other than chunked";
-    return NULL;
+    return is_oddly_spaced(c->coding) ? "odd white space around Transfer-Encoding" : NULL;
 }
 
 static const char *settle_request_framing(struct http1_message *m, const struct control *c)
@@ -310,7 +320,8 @@ static const char *settle_request_framing(struct http1_message *m, const struct 
         return "more than one Content-Length";
     if (c->lengths > 0) {
         m->framing = HTTP1_LENGTH;
-        return parse_length(c->length, &m->length);
+        error = parse_length(c->length, &m->length);
+        return !error && is_oddly_spaced(c->length) ? "odd white space around Content-Length" : error;
     }
     m->framing = c->codings ? HTTP1_CHUNKED : HTTP1_NO_BODY;
     return NULL;
