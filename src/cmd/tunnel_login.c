@@ -1,0 +1,200 @@
+/*
+ * kavilo-tunnel login. The token comes from the first of these that is given: --token, --token-file, a prompt on a
+ * terminal, standard input. All values are checked before the file is touched.
+ */
+#include "cmd/tunnel_login.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/blake3.h"
+#include "base/error.h"
+#include "client/settings.h"
+#include "io/file.h"
+#include "io/tls.h"
+
+#define TOKEN_FILE_BYTES (LIMIT_TOKEN_BYTES + 1024) /* a token with some white space around it */
+
+const char tunnel_login_details[] =
+    "The token is what 'kavilo-tunneld admin issue-token' printed. Without --token and --token-file it is asked for, "
+    "without echo, or read from standard input when that is no terminal. It is stored in "
+    "~/.kavilo-tunnel/config.yml, which only you can read; what else the file says stays.";
+
+static bool is_white(char c)
+{
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+/* Checks a token without the white space around it, which copying and pasting brings, and keeps it. */
+static int keep_token(struct tunnel_login *login, struct slice text, char *reason)
+{
+    while (text.len > 0 && is_white(text.data[0]))
+        text = (struct slice){text.data + 1, text.len - 1};
+    while (text.len > 0 && is_white(text.data[text.len - 1]))
+        text.len--;
+    int result = settings_check_token(text, reason);
+    if (result != 0)
+        return result;
+    memcpy(login->token, text.data, text.len);
+    login->token[text.len] = '\0';
+    return 0;
+}
+
+/* ---- flags ---- */
+
+static int set_token(void *into, const char *value, char *error)
+{
+    return keep_token(into, slice_of(value), error);
+}
+
+static int set_text(const char **into, const char *value, char *error)
+{
+    if (value[0] == '\0') {
+        snprintf(error, CLI_ERROR_LEN, "must not be empty");
+        return KV_EINVAL;
+    }
+    *into = value;
+    return 0;
+}
+
+static int set_token_file(void *into, const char *value, char *error)
+{
+    struct tunnel_login *login = into;
+    return set_text(&login->token_file, value, error);
+}
+
+static int set_endpoint(void *into, const char *value, char *error)
+{
+    struct tunnel_login *login = into;
+    return url_parse_endpoint(slice_of(value), &login->endpoint, error);
+}
+
+static int set_ca_cert(void *into, const char *value, char *error)
+{
+    struct tunnel_login *login = into;
+    return set_text(&login->ca_cert, value, error);
+}
+
+const struct cli_option tunnel_login_options[] = {
+    {.name = "token",
+     .value_name = "TOKEN",
+     .help = "the token; other users of this machine can see it while the command runs and your shell remembers it, so "
+             "prefer --token-file or the prompt",
+     .secret = true,
+     .set = set_token},
+    {.name = "token-file",
+     .value_name = "FILE",
+     .help = "a file that holds the token and nothing else; '-' is standard input",
+     .set = set_token_file},
+    {.name = "endpoint",
+     .value_name = "URL",
+     .help = "the server that the token is for, such as https://tnl.example.com; stays as it is unless given",
+     .set = set_endpoint},
+    {.name = "ca-cert",
+     .value_name = "PEM",
+     .help = "authorities to trust for the server instead of the system's; stays as it is unless given",
+     .set = set_ca_cert},
+    {.name = NULL},
+};
+
+/* ---- the token ---- */
+
+static int take_token(struct tunnel_login *login, const char *source, struct slice text)
+{
+    char reason[SETTINGS_REASON_LEN];
+    if (keep_token(login, text, reason) == 0)
+        return CLI_EXIT_OK;
+    return cli_usage_error("the token from %s %s", source, reason);
+}
+
+static int token_from_file(struct tunnel_login *login)
+{
+    const char *path = login->token_file;
+    bool standard_input = strcmp(path, "-") == 0;
+    struct buffer text;
+    int result =
+        standard_input ? file_read_fd(STDIN_FILENO, TOKEN_FILE_BYTES, &text) : file_read(path, TOKEN_FILE_BYTES, &text);
+    if (result == KV_EIO)
+        return cli_usage_error("--token-file '%s': %s", path, strerror(errno));
+    if (result == KV_ELIMIT)
+        return cli_usage_error("--token-file '%s' is larger than any token", path);
+    if (result != 0)
+        return cli_failure("--token-file '%s': %s", path, kv_strerror(result));
+    int status = take_token(login, standard_input ? "standard input" : path, buffer_slice(&text));
+    file_wipe(&text);
+    return status;
+}
+
+static int token_from_person_or_pipe(struct tunnel_login *login)
+{
+    char line[TOKEN_FILE_BYTES + 1];
+    const char *source = isatty(STDIN_FILENO) ? "the prompt" : "standard input";
+    int result = cli_read_secret("Token: ", line, sizeof(line));
+    if (result == KV_ENOTFOUND)
+        return cli_usage_error("no token: %s ended without one", source);
+    if (result == KV_ELIMIT)
+        return cli_usage_error("the token from %s is longer than any token", source);
+    if (result == KV_ECANCELED)
+        return cli_failure("login was cancelled, nothing is stored");
+    if (result != 0)
+        return cli_failure("%s cannot be read: %s", source, strerror(errno));
+    int status = take_token(login, source, slice_of(line));
+    secret_wipe(line, sizeof(line));
+    return status;
+}
+
+/* Reads the authorities once to see that they can be used; their absolute path goes to *out, since the next run may
+ * start anywhere. */
+static int check_authorities(const char *file, char **out)
+{
+    static const char *const no_protocols[] = {NULL};
+    char error[TLS_ERROR_LEN];
+    struct tls_context *context = tls_client_context(file, true, no_protocols, error);
+    if (!context)
+        return cli_usage_error("--ca-cert: %s", error);
+    tls_context_free(context);
+    *out = realpath(file, NULL);
+    return *out ? CLI_EXIT_OK : cli_failure("--ca-cert '%s': %s", file, strerror(errno));
+}
+
+static int store(const struct settings_given *changes)
+{
+    char path[PATH_MAX], error[SETTINGS_ERROR_LEN];
+    if (settings_path(path, sizeof(path)) != 0)
+        return cli_usage_error("there is no home folder to store the token in; set HOME");
+    int result = settings_write(path, changes, error);
+    if (result == KV_EINVAL)
+        return cli_usage_error("%s", error);
+    if (result != 0)
+        return cli_failure("%s", error);
+
+    struct settings stored;
+    result = settings_resolve(path, &(struct settings_given){0}, &stored, error);
+    if (result == 0)
+        fprintf(stderr, "token stored in %s for %s\n", path, stored.endpoint.text);
+    settings_free(&stored);
+    return result == 0 ? CLI_EXIT_OK : cli_failure("the token is stored, but no tunnel can use it: %s", error);
+}
+
+int tunnel_login(void *settings)
+{
+    struct tunnel_login *login = settings;
+    int status = CLI_EXIT_OK;
+    char *ca_cert = NULL;
+    if (login->token[0] && login->token_file)
+        return cli_usage_error("--token and --token-file are both given; one of them is enough");
+    if (login->ca_cert)
+        status = check_authorities(login->ca_cert, &ca_cert);
+    if (status == CLI_EXIT_OK && login->token_file)
+        status = token_from_file(login);
+    else if (status == CLI_EXIT_OK && !login->token[0])
+        status = token_from_person_or_pipe(login);
+    if (status == CLI_EXIT_OK)
+        status = store(&(struct settings_given){login->endpoint.text, login->token, ca_cert});
+    free(ca_cert);
+    return status;
+}
