@@ -208,6 +208,8 @@ static void on_liveness(struct deadline *deadline)
 /* ---- start --------------------------------------------------------------------------------------------------------
  */
 
+static void on_ending(struct flush_node *node);
+
 static void on_open(struct receiver *receiver, struct message *message)
 {
     link_open((struct link *)((char *)receiver - offsetof(struct link, receiver)), message);

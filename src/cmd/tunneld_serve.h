@@ -1,0 +1,45 @@
+/* `kavilo-tunneld serve`: the server itself, from its settings to its exit status. */
+#ifndef KV_CMD_TUNNELD_SERVE_H
+#define KV_CMD_TUNNELD_SERVE_H
+
+#include "base/limits.h"
+#include "base/log.h"
+#include "cmd/cli.h"
+#include "cmd/tunneld_admin.h"
+
+struct serve_settings {
+    struct admin_settings store; /* only .database */
+    char base_host[LIMIT_HOST_BYTES + 1];
+    char edge[128], control[128], admin[128]; /* addresses to listen on */
+    char tls_mode[16];
+    char tls_cert[4096], tls_key[4096];
+    char public_scheme[8];
+    unsigned long public_port;
+    unsigned long max_concurrent;
+    unsigned long long max_request_body;
+    unsigned long grace_ms, answer_timeout_ms;
+    unsigned long workers;
+    enum log_level log_level;
+    enum log_format log_format;
+    /* "0" means something for these, so being given is noted */
+    bool has_max_request_body, has_grace, has_log_level, has_tls_mode;
+};
+
+/* tunneld_serve_options.c */
+extern const struct cli_option serve_options[];
+/* Fills in the defaults and checks what options have to do with each other. CLI_EXIT_OK, or the exit status, and then
+ * the sentence has been printed. */
+int serve_settle(struct serve_settings *settings);
+
+/* tunneld_serve.c */
+int serve_run(void *settings);
+
+/* clang-format off */
+#define TUNNELD_SERVE_COMMAND                                                                                          \
+    {"serve", "answer visitors and tunnel clients",                                                                    \
+     "With no option at all it serves *.localhost on this machine alone, with accounts in a SQLite file of your own. " \
+     "SIGTERM and SIGINT drain: what is in flight finishes within --grace, a second signal ends at once.",             \
+     serve_options, sizeof(struct serve_settings), serve_run}
+/* clang-format on */
+
+#endif

@@ -1,0 +1,217 @@
+/* The options of `serve`: what each takes, what it is without them, and which of them have to go together. */
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+#include <uv.h>
+
+#include "base/error.h"
+#include "cmd/tunneld_serve.h"
+#include "http/syntax.h"
+
+#define WORKERS_MAX 64
+
+static int set_database(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    return admin_set_database(&s->store, value, error);
+}
+
+static int set_base_host(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    struct slice host = slice_of(value);
+    if (host.len > LIMIT_HOST_BYTES - LIMIT_LABEL_BYTES - 1 || memchr(value, ':', host.len) ||
+        memchr(value, '_', host.len) || !http_is_authority(host)) {
+        snprintf(error, CLI_ERROR_LEN, "it has to be a host name such as tnl.example.com, without a port");
+        return KV_EINVAL;
+    }
+    size_t len = http_host_of(host, s->base_host);
+    s->base_host[len] = '\0';
+    return KV_OK;
+}
+
+static int set_edge(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    return cli_set_port_or_address(s->edge, sizeof(s->edge), value, error);
+}
+
+static int set_control(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    return cli_set_port_or_address(s->control, sizeof(s->control), value, error);
+}
+
+static int set_admin(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    return cli_set_port_or_address(s->admin, sizeof(s->admin), value, error);
+}
+
+static int set_tls_mode(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    if (strcmp(value, "off") != 0 && strcmp(value, "files") != 0) {
+        snprintf(error, CLI_ERROR_LEN, "it has to be off or files");
+        return KV_EINVAL;
+    }
+    s->has_tls_mode = true;
+    return cli_set_string(s->tls_mode, sizeof(s->tls_mode), value, error);
+}
+
+static int set_tls_cert(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    return cli_set_string(s->tls_cert, sizeof(s->tls_cert), value, error);
+}
+
+static int set_tls_key(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    return cli_set_string(s->tls_key, sizeof(s->tls_key), value, error);
+}
+
+static int set_public_scheme(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    if (strcmp(value, "http") != 0 && strcmp(value, "https") != 0) {
+        snprintf(error, CLI_ERROR_LEN, "it has to be http or https");
+        return KV_EINVAL;
+    }
+    return cli_set_string(s->public_scheme, sizeof(s->public_scheme), value, error);
+}
+
+static int set_public_port(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    return cli_set_unsigned(&s->public_port, 1, 65535, value, error);
+}
+
+static int set_max_concurrent(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    return cli_set_unsigned(&s->max_concurrent, 1, 1000000, value, error);
+}
+
+static int set_max_request_body(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    s->has_max_request_body = true;
+    return cli_set_bytes(&s->max_request_body, value, error);
+}
+
+static int set_grace(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    s->has_grace = true;
+    return cli_set_duration(&s->grace_ms, value, error);
+}
+
+static int set_answer_timeout(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    return cli_set_duration(&s->answer_timeout_ms, value, error);
+}
+
+static int set_workers(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    return cli_set_unsigned(&s->workers, 1, WORKERS_MAX, value, error);
+}
+
+static int set_log_level(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    s->has_log_level = true;
+    if (log_level_parse(value, &s->log_level))
+        return KV_OK;
+    snprintf(error, CLI_ERROR_LEN, "it has to be error, warn, info or debug");
+    return KV_EINVAL;
+}
+
+static int set_log_format(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    if (log_format_parse(value, &s->log_format))
+        return KV_OK;
+    snprintf(error, CLI_ERROR_LEN, "it has to be text or json");
+    return KV_EINVAL;
+}
+
+const struct cli_option serve_options[] = {
+    {"base-host", "HOST", NULL, "tunnels are <name>.HOST (localhost)", .set = set_base_host},
+    {"edge-listen", "ADDRESS", NULL, "where visitors come (:8080; 127.0.0.1:8080 for localhost)", .set = set_edge},
+    {"control-listen", "ADDRESS", NULL, "where tunnel clients come (:7777; 127.0.0.1:7777 for localhost)",
+     .set = set_control},
+    {"admin-listen", "ADDRESS", NULL, "metrics and administration (127.0.0.1:9090)", .set = set_admin},
+    {"tls-mode", "MODE", NULL, "off, or files: TLS for visitors and clients (off)", .set = set_tls_mode},
+    {"tls-cert", "PEM", NULL, "certificate chain, for --tls-mode files", .set = set_tls_cert},
+    {"tls-key", "PEM", NULL, "its private key, for --tls-mode files", .set = set_tls_key},
+    {"public-scheme", "SCHEME", NULL, "scheme of the URLs that clients are told (https; http for localhost)",
+     .set = set_public_scheme},
+    {"public-port", "PORT", NULL, "port of the URLs that clients are told, if it is not the scheme's own",
+     .set = set_public_port},
+    {"max-concurrent", "N", NULL, "requests in flight of one tunnel (256)", .set = set_max_concurrent},
+    {"max-request-body-bytes", "BYTES", NULL, "larger request bodies get 413 (no limit)", .set = set_max_request_body},
+    {"response-timeout", "TIME", NULL, "from the end of a request to the head of its answer (120s)",
+     .set = set_answer_timeout},
+    {"grace", "TIME", NULL, "after SIGTERM, for what is in flight (30s)", .set = set_grace},
+    {"workers", "N", NULL, "threads that serve (one a core)", .set = set_workers},
+    {"database-url", "URL", "DATABASE_URL",
+     "sqlite:/path/file.db or postgres://...; a SQLite file of your own unless given", .secret = true,
+     .set = set_database},
+    {"log-level", "LEVEL", NULL, "error, warn, info or debug (info)", .set = set_log_level},
+    {"log-format", "FORMAT", NULL, "text or json (text)", .set = set_log_format},
+    {.name = NULL},
+};
+
+/* ---- what they are together ---------------------------------------------------------------------------------------
+ */
+
+static bool is_localhost(const char *host)
+{
+    static const char name[] = "localhost";
+    size_t len = strlen(host), tail = sizeof(name) - 1;
+    return strcmp(host, name) == 0 ||
+           (len > tail && host[len - tail - 1] == '.' && strcmp(host + len - tail, name) == 0);
+}
+
+static void set_default(char *into, size_t size, const char *value)
+{
+    if (!into[0])
+        snprintf(into, size, "%s", value);
+}
+
+int serve_settle(struct serve_settings *s)
+{
+    set_default(s->base_host, sizeof(s->base_host), "localhost");
+    bool local = is_localhost(s->base_host);
+    set_default(s->edge, sizeof(s->edge), local ? "127.0.0.1:8080" : ":8080");
+    set_default(s->control, sizeof(s->control), local ? "127.0.0.1:7777" : ":7777");
+    set_default(s->admin, sizeof(s->admin), "127.0.0.1:9090");
+    bool has_files = s->tls_cert[0] || s->tls_key[0];
+    if (!s->has_tls_mode)
+        set_default(s->tls_mode, sizeof(s->tls_mode), "off");
+    bool tls = strcmp(s->tls_mode, "files") == 0;
+    if (tls && (!s->tls_cert[0] || !s->tls_key[0]))
+        return cli_usage_error("--tls-mode files needs --tls-cert and --tls-key");
+    if (!tls && has_files)
+        return cli_usage_error("--tls-cert and --tls-key are used with --tls-mode files only");
+    /* Without certificates of its own on a public name, a server stands behind something that has them. */
+    set_default(s->public_scheme, sizeof(s->public_scheme), tls || !local ? "https" : "http");
+    if (!s->has_max_request_body)
+        s->max_request_body = UINT64_MAX;
+    if (!s->max_concurrent)
+        s->max_concurrent = LIMIT_CONCURRENT;
+    if (!s->has_grace)
+        s->grace_ms = LIMIT_GRACE_MS;
+    if (!s->answer_timeout_ms)
+        s->answer_timeout_ms = LIMIT_FIRST_BYTE_MS;
+    if (!s->has_log_level)
+        s->log_level = LOG_LEVEL_INFO;
+    if (!s->workers) {
+        unsigned cores = uv_available_parallelism();
+        s->workers = cores > WORKERS_MAX ? WORKERS_MAX : cores;
+    }
+    return CLI_EXIT_OK;
+}

@@ -1,0 +1,82 @@
+/* What the workers' shares of the control plane have in common: settings, counters, draining. */
+#include "control/control.h"
+
+#include <stdlib.h>
+
+#include "control/control_impl.h"
+
+struct control *control_new(const struct control_settings *settings)
+{
+    struct control *c = calloc(1, sizeof(*c));
+    if (!c)
+        return NULL;
+    c->settings = *settings;
+    c->locals = calloc(worker_count(settings->group), sizeof(*c->locals));
+    if (!c->locals) {
+        free(c);
+        return NULL;
+    }
+    return c;
+}
+
+void control_free(struct control *control)
+{
+    if (!control)
+        return;
+    free(control->locals);
+    free(control);
+}
+
+struct order {
+    struct task task;
+    struct control *control;
+    bool stop;
+};
+
+static void drop_order(struct message *message)
+{
+    free(message);
+}
+
+static void run_order(struct task *task)
+{
+    struct order *order = (struct order *)task;
+    struct control *control = order->control;
+    struct control_local *local = control_local(control);
+    local->draining = true;
+    local->stopping = local->stopping || order->stop;
+    free(order);
+    control_conns_apply(control);
+}
+
+static void give_order(struct control *control, bool stop)
+{
+    for (unsigned i = 0; i < worker_count(control->settings.group); i++) {
+        struct order *order = calloc(1, sizeof(*order));
+        if (!order)
+            return; /* the end of the process closes what is left */
+        *order = (struct order){.task.run = run_order, .control = control, .stop = stop};
+        order->task.message.drop = drop_order;
+        worker_run(worker_at(control->settings.group, i), &order->task);
+    }
+}
+
+void control_drain(struct control *control)
+{
+    give_order(control, false);
+}
+
+void control_stop(struct control *control)
+{
+    give_order(control, true);
+}
+
+size_t control_alive(const struct control *control)
+{
+    return atomic_load_explicit(&control->alive, memory_order_relaxed);
+}
+
+uint64_t control_welcomed(const struct control *control)
+{
+    return atomic_load_explicit(&control->welcomed, memory_order_relaxed);
+}

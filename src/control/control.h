@@ -1,0 +1,56 @@
+/*
+ * The control plane: tunnel clients connect here, say who they are and what name they want, and become links in the
+ * registry. It knows accounts and nothing of visitors.
+ *
+ *     accept ── HTTP/2 ── POST /kavilo.tunnel.v1.Tunnel/Open ── Hello ── store ── registry ── Welcome ── link
+ *
+ * control_conn.c takes connections of the control port; control_session.c is one Open stream from its first byte to its
+ * grpc-status, and does not care which port its connection came in on.
+ */
+#ifndef KV_CONTROL_CONTROL_H
+#define KV_CONTROL_CONTROL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/slice.h"
+
+struct control;
+struct registry;
+struct store_thread;
+struct tls_context;
+struct worker_group;
+
+struct control_settings {
+    struct worker_group *group;
+    struct registry *registry;
+    struct store_thread *store;
+    struct tls_context *tls; /* of the control port; NULL: in the clear. Referenced, not owned */
+    const char *base_host;
+    const char *public_scheme; /* "http" or "https" */
+    uint16_t public_port;      /* 0: the scheme's own */
+    uint32_t max_concurrent;   /* exchanges of one tunnel */
+};
+
+/* What it needs is borrowed and outlives it. NULL without memory. */
+struct control *control_new(const struct control_settings *settings);
+/* After the workers have ended. NULL is legal. */
+void control_free(struct control *control);
+
+/* A connection accepted on the control port; its socket is the control plane's. On the worker that is to serve it. */
+void control_accept(struct control *control, int fd);
+
+/* Tells every client to find another server (Drain), refuses new exchanges, and ends each session when its last
+ * exchange has. Any thread; returns at once. */
+void control_drain(struct control *control);
+/* Ends every session and connection now, with UNAVAILABLE. Any thread; returns at once. */
+void control_stop(struct control *control);
+
+/* Connections and sessions alive on all workers. Any thread. */
+size_t control_alive(const struct control *control);
+
+/* Sessions that were welcomed since the start. Any thread. */
+uint64_t control_welcomed(const struct control *control);
+
+#endif

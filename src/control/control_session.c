@@ -1,0 +1,489 @@
+/*
+ * One Open stream:
+ *
+ *     GREETING ── Hello ── ASKING (store) ── CLAIMING (registry, all workers) ── Welcome ── OPEN ── DONE
+ *
+ * Every way out before OPEN is a trailers-only answer with a status; after it, trailers. Both end the connection. The
+ * registry entry goes with the session, whichever way it ends, and only if it is still this session's.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/blake3.h"
+#include "base/error.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/random.h"
+#include "control/control_impl.h"
+#include "store/store_thread.h"
+#include "tunnel/link.h"
+#include "tunnel/names.h"
+#include "tunnel/registry.h"
+
+#define RANDOM_NAME_TRIES 8
+
+enum session_state {
+    SESSION_GREETING,
+    SESSION_ASKING,
+    SESSION_CLAIMING,
+    SESSION_OPEN,
+    SESSION_DONE
+};
+
+struct control_session {
+    struct receiver receiver; /* evictions */
+    struct control *control;
+    struct control_conn *conn;
+    struct worker *worker;
+    struct h2_stream *stream; /* NULL when it is gone */
+    struct link *link;
+    enum session_state state;
+    struct deadline deadline;
+
+    /* from Hello */
+    char token[LIMIT_TOKEN_BYTES + 1]; /* wiped as soon as it was checked */
+    char name[LIMIT_LABEL_BYTES + 1];
+    bool named, takeover;
+    uint32_t features, peer_credit;
+
+    struct store_job *job;
+    struct store_watch *watch;
+    struct store_account account;
+    struct registry_session entry;
+    bool claimed;
+    bool waits_for_publication; /* the registry will call back: the memory has to stay */
+    unsigned tries;
+    struct free_node free;
+};
+
+/* ---- answers ------------------------------------------------------------------------------------------------------
+ */
+
+static void add_status(struct head *head, char number[4], char text[1024], enum grpc_status status,
+                       const char *sentence)
+{
+    snprintf(number, 4, "%d", (int)status);
+    grpc_encode_message(sentence, text, 1024);
+    head_add(head, SLICE("grpc-status"), slice_of(number));
+    head_add(head, SLICE("grpc-message"), slice_of(text));
+}
+
+void control_refuse(struct h2_stream *stream, enum grpc_status status, const char *sentence, const char *reason_code)
+{
+    struct field fields[4];
+    struct head head;
+    char number[4], text[1024];
+    head_borrow(&head, fields, 4);
+    head.status = 200;
+    head_add(&head, SLICE("content-type"), SLICE("application/grpc"));
+    add_status(&head, number, text, status, sentence);
+    if (reason_code)
+        head_add(&head, SLICE("kavilo-reason"), slice_of(reason_code));
+    h2_respond(stream, &head, true);
+}
+
+static void end_with_trailers(struct h2_stream *stream, enum grpc_status status, const char *sentence)
+{
+    struct field fields[2];
+    struct head head;
+    char number[4], text[1024];
+    head_borrow(&head, fields, 2);
+    add_status(&head, number, text, status, sentence);
+    h2_end(stream, &head);
+}
+
+/* ---- the end ------------------------------------------------------------------------------------------------------
+ */
+
+static void free_session(struct free_node *node)
+{
+    struct control_session *s = (struct control_session *)((char *)node - offsetof(struct control_session, free));
+    secret_wipe(s->token, sizeof(s->token));
+    free(s);
+}
+
+/* Gives back all that the session holds. Nothing is sent. */
+static void dispose(struct control_session *s, enum close_reason reason, const char *text)
+{
+    s->state = SESSION_DONE;
+    deadline_cancel(&s->deadline);
+    if (s->job)
+        store_cancel(s->job);
+    s->job = NULL;
+    store_watch_stop(s->watch);
+    s->watch = NULL;
+    if (s->claimed)
+        registry_release(s->control->settings.registry, s->entry.subdomain, s->entry.session);
+    s->claimed = false;
+    receiver_detach(&s->receiver);
+    link_free(s->link, reason == REASON_DRAINING ? REASON_DRAINING : REASON_CLIENT_GONE, text);
+    s->link = NULL;
+    if (!s->waits_for_publication) {
+        s->free.free = free_session;
+        worker_free_later(s->worker, &s->free);
+    }
+}
+
+void control_session_finish(struct control_session *s, enum grpc_status status, const char *sentence,
+                            enum close_reason reason)
+{
+    if (s->state == SESSION_DONE)
+        return;
+    if (s->state == SESSION_OPEN)
+        log_info("tunnel closed", log_str("session", s->entry.session), log_str("subdomain", s->entry.subdomain),
+                 log_str("user", s->entry.email), log_str("status", grpc_status_name(status)),
+                 log_str("why", sentence));
+    else
+        log_info("tunnel refused", log_str("peer", s->entry.peer), log_str("user", s->entry.email),
+                 log_str("name", s->name), log_str("status", grpc_status_name(status)), log_str("why", sentence));
+    if (s->stream && s->state == SESSION_OPEN)
+        end_with_trailers(s->stream, status, sentence);
+    else if (s->stream)
+        control_refuse(s->stream, status, sentence,
+                       status == GRPC_ALREADY_EXISTS && reason == REASON_BAD_REQUEST ? "name_taken" : NULL);
+    if (s->stream)
+        h2_set_stream_user(s->stream, NULL);
+    s->stream = NULL;
+    struct control_conn *conn = s->conn;
+    dispose(s, reason, sentence);
+    control_conn_finish(conn);
+}
+
+void control_session_closed(struct control_session *s)
+{
+    s->stream = NULL;
+    if (s->state == SESSION_DONE)
+        return;
+    if (s->state == SESSION_OPEN)
+        log_info("tunnel gone: its client closed the connection", log_str("session", s->entry.session),
+                 log_str("subdomain", s->entry.subdomain), log_str("user", s->entry.email));
+    struct control_conn *conn = s->conn;
+    dispose(s, REASON_CLIENT_GONE, "the tunnel client has gone");
+    control_conn_finish(conn);
+}
+
+void control_session_half_closed(struct control_session *s)
+{
+    control_session_finish(s, s->state == SESSION_OPEN ? GRPC_OK : GRPC_INVALID_ARGUMENT,
+                           s->state == SESSION_OPEN ? "closed by the client" : "the stream ended before Hello",
+                           REASON_CLIENT_GONE);
+}
+
+/* ---- draining and evictions ---------------------------------------------------------------------------------------
+ */
+
+void control_session_drain(struct control_session *s)
+{
+    if (s->state != SESSION_OPEN) {
+        control_session_finish(s, GRPC_UNAVAILABLE, "the server is shutting down", REASON_DRAINING);
+        return;
+    }
+    link_drain(s->link);
+    if (s->features & FEATURE_DRAIN)
+        link_send(s->link, &(struct wire_message){.kind = WIRE_DRAIN, .drain_grace_ms = LIMIT_GRACE_MS});
+    if (link_exchanges(s->link) == 0)
+        control_session_finish(s, GRPC_UNAVAILABLE, "the server is shutting down", REASON_DRAINING);
+}
+
+static void on_link_idle(void *owner)
+{
+    control_session_finish(owner, GRPC_UNAVAILABLE, "the server is shutting down", REASON_DRAINING);
+}
+
+static void on_evicted(struct receiver *receiver, struct message *message)
+{
+    struct control_session *s =
+        (struct control_session *)((char *)receiver - offsetof(struct control_session, receiver));
+    enum close_reason reason = ((struct registry_eviction *)message)->reason;
+    free(message);
+    if (reason == REASON_TAKEN_OVER && s->state == SESSION_OPEN)
+        link_send(s->link, &(struct wire_message){.kind = WIRE_CANCEL, .cancel_reason = 1});
+    control_session_finish(s, GRPC_ABORTED, reason_text(reason)->sentence, reason);
+}
+
+static void on_account_closed(void *arg, const char *sentence)
+{
+    control_session_finish(arg, GRPC_ABORTED, sentence, REASON_REVOKED);
+}
+
+/* ---- Welcome ------------------------------------------------------------------------------------------------------
+ */
+
+static void make_public_url(const struct control_session *s, char *out, size_t size)
+{
+    const struct control_settings *settings = &s->control->settings;
+    if (settings->public_port)
+        snprintf(out, size, "%s://%s.%s:%u/", settings->public_scheme, s->entry.subdomain, settings->base_host,
+                 settings->public_port);
+    else
+        snprintf(out, size, "%s://%s.%s/", settings->public_scheme, s->entry.subdomain, settings->base_host);
+}
+
+static void send_welcome(struct control_session *s)
+{
+    char url[LIMIT_HOST_BYTES + 32];
+    make_public_url(s, url, sizeof(url));
+    struct wire_message m = {.kind = WIRE_WELCOME};
+    m.welcome.subdomain = slice_of(s->entry.subdomain);
+    m.welcome.public_url = slice_of(url);
+    m.welcome.max_concurrent = s->control->settings.max_concurrent;
+    if (s->features) {
+        m.welcome.features = s->features;
+        m.welcome.initial_credit = LIMIT_WINDOW_BYTES;
+        m.welcome.session_id = slice_of(s->entry.session);
+        m.welcome.server_name = slice_of(s->control->settings.base_host);
+    }
+    struct field fields[1];
+    struct head head;
+    head_borrow(&head, fields, 1);
+    head.status = 200;
+    head_add(&head, SLICE("content-type"), SLICE("application/grpc"));
+    h2_respond(s->stream, &head, false);
+    link_send(s->link, &m);
+    atomic_fetch_add_explicit(&s->control->welcomed, 1, memory_order_relaxed);
+    log_info("tunnel up", log_str("session", s->entry.session), log_str("url", url), log_str("user", s->entry.email),
+             log_str("peer", s->entry.peer), log_str("version", s->entry.client_version));
+}
+
+/* Every worker routes to us now. */
+static void on_published(void *arg)
+{
+    struct control_session *s = arg;
+    s->waits_for_publication = false;
+    secret_wipe(s->token, sizeof(s->token));
+    if (s->state == SESSION_DONE) {
+        s->free.free = free_session;
+        worker_free_later(s->worker, &s->free);
+        return;
+    }
+    s->watch = store_watch_start(s->control->settings.store, s->worker, &s->account, slice_of(s->entry.subdomain),
+                                 s->named, on_account_closed, s);
+    if (!s->watch) {
+        control_session_finish(s, GRPC_UNAVAILABLE, "the server has no memory left", REASON_INTERNAL);
+        return;
+    }
+    s->state = SESSION_OPEN;
+    send_welcome(s);
+    if (control_local(s->control)->draining)
+        control_session_drain(s);
+}
+
+/* ---- claiming -----------------------------------------------------------------------------------------------------
+ */
+
+static void ask_store(struct control_session *s);
+
+static int start_link(struct control_session *s)
+{
+    if (address_is_set(link_address(s->link)))
+        return KV_OK; /* a further try for a random name */
+    const struct link_terms terms = {
+        .features = s->features,
+        .peer_credit = s->peer_credit,
+        .max_concurrent = s->control->settings.max_concurrent,
+        .session = slice_of(s->entry.session),
+    };
+    int error = receiver_attach(s->worker, &s->receiver);
+    if (!error)
+        error = link_start(s->link, &terms);
+    s->entry.link = link_address(s->link);
+    s->entry.owner = s->receiver.address;
+    return error;
+}
+
+static void refuse_taken(struct control_session *s)
+{
+    char sentence[LIMIT_LABEL_BYTES + 64];
+    snprintf(sentence, sizeof(sentence), "tunnel '%s' is already connected from another client", s->name);
+    control_session_finish(s, GRPC_ALREADY_EXISTS, sentence, REASON_TAKEN_OVER);
+}
+
+static void claim(struct control_session *s)
+{
+    enum registry_verdict verdict;
+    s->state = SESSION_CLAIMING;
+    s->entry.connected_at = (int64_t)time(NULL);
+    int error = start_link(s);
+    if (!error)
+        error = registry_claim(s->control->settings.registry, &s->entry, s->takeover, &verdict, on_published, s);
+    if (error) {
+        control_session_finish(s, GRPC_UNAVAILABLE, "the server has no memory left", REASON_INTERNAL);
+    } else if (verdict == REGISTRY_CLAIMED) {
+        s->claimed = true;
+        s->waits_for_publication = true;
+    } else if (s->named) {
+        refuse_taken(s);
+    } else if (++s->tries < RANDOM_NAME_TRIES) {
+        ask_store(s);
+    } else {
+        control_session_finish(s, GRPC_UNAVAILABLE, "no free random name was found", REASON_INTERNAL);
+    }
+}
+
+/* ---- the store's answer -------------------------------------------------------------------------------------------
+ */
+
+static void copy(char *out, size_t size, const char *text)
+{
+    snprintf(out, size, "%s", text);
+}
+
+static void refuse_answer(struct control_session *s, const struct store_answer *answer)
+{
+    const char *why = answer->sentence && answer->sentence[0] ? answer->sentence : kv_strerror(answer->error);
+    copy(s->entry.email, sizeof(s->entry.email), answer->account.email);
+    switch (answer->error) {
+    case KV_EREFUSED:
+        control_session_finish(s, GRPC_PERMISSION_DENIED, "invalid token", REASON_REVOKED);
+        break;
+    case KV_EINVAL:
+        control_session_finish(s, GRPC_INVALID_ARGUMENT, why, REASON_BAD_REQUEST);
+        break;
+    case KV_EEXIST:
+        control_session_finish(s, GRPC_ALREADY_EXISTS, why, REASON_BAD_REQUEST);
+        break;
+    default:
+        log_warn("the store cannot be asked; the client will try again", log_str("peer", s->entry.peer),
+                 log_str("why", why));
+        control_session_finish(s, GRPC_UNAVAILABLE, "accounts cannot be checked at the moment", REASON_INTERNAL);
+        break;
+    }
+}
+
+static void on_answer(void *arg, const struct store_answer *answer)
+{
+    struct control_session *s = arg;
+    s->job = NULL;
+    if (answer->error) {
+        refuse_answer(s, answer);
+        return;
+    }
+    s->account = answer->account;
+    copy(s->entry.user_id, sizeof(s->entry.user_id), answer->account.user_id);
+    copy(s->entry.email, sizeof(s->entry.email), answer->account.email);
+    copy(s->entry.subdomain, sizeof(s->entry.subdomain), answer->subdomain);
+    claim(s);
+}
+
+static void ask_store(struct control_session *s)
+{
+    s->state = SESSION_ASKING;
+    s->job = store_connect(s->control->settings.store, s->worker, slice_of(s->token),
+                           s->named ? slice_of(s->name) : (struct slice){0}, names_random, on_answer, s);
+    if (!s->job)
+        control_session_finish(s, GRPC_UNAVAILABLE, "the server has no memory left", REASON_INTERNAL);
+}
+
+/* ---- Hello --------------------------------------------------------------------------------------------------------
+ */
+
+static bool take_text(char *out, size_t size, struct slice text)
+{
+    if (text.len >= size || memchr(text.data ? text.data : "", '\0', text.len))
+        return false;
+    if (text.len > 0)
+        memcpy(out, text.data, text.len);
+    out[text.len] = '\0';
+    return true;
+}
+
+static void on_hello(struct control_session *s, const struct wire_message *m)
+{
+    deadline_cancel(&s->deadline);
+    s->named = m->hello.has_name;
+    s->takeover = m->hello.takeover;
+    s->features = m->hello.features & WIRE_FEATURES;
+    s->peer_credit = m->hello.initial_credit;
+    s->entry.named = s->named;
+    s->entry.has_instance = m->hello.instance_id.len == WIRE_INSTANCE_LEN;
+    if (s->entry.has_instance)
+        memcpy(s->entry.instance, m->hello.instance_id.data, WIRE_INSTANCE_LEN);
+    if (!take_text(s->entry.client_version, sizeof(s->entry.client_version), m->hello.client_version))
+        copy(s->entry.client_version, sizeof(s->entry.client_version), "?");
+    if (m->hello.token.len == 0 || !take_text(s->token, sizeof(s->token), m->hello.token)) {
+        control_session_finish(s, GRPC_PERMISSION_DENIED, "invalid token", REASON_REVOKED);
+        return;
+    }
+    if (s->named && (m->hello.name.len == 0 || !take_text(s->name, sizeof(s->name), m->hello.name))) {
+        control_session_finish(s, GRPC_INVALID_ARGUMENT,
+                               m->hello.name.len == 0
+                                   ? "a tunnel's name cannot be empty"
+                                   : "a tunnel's name with the account's slug has to fit into 63 characters",
+                               REASON_BAD_REQUEST);
+        return;
+    }
+    ask_store(s);
+}
+
+static void on_message(void *owner, const struct wire_message *m)
+{
+    struct control_session *s = owner;
+    if (m->kind == WIRE_HELLO && s->state == SESSION_GREETING)
+        on_hello(s, m);
+    else if (s->state == SESSION_GREETING)
+        control_session_finish(s, GRPC_INVALID_ARGUMENT, "the first message has to be Hello", REASON_PROTOCOL);
+}
+
+static void on_link_ended(void *owner, enum close_reason reason, const char *text)
+{
+    control_session_finish(owner, reason == REASON_PROTOCOL ? GRPC_INVALID_ARGUMENT : GRPC_UNAVAILABLE, text, reason);
+}
+
+static void on_expired(struct deadline *deadline)
+{
+    struct control_session *s =
+        (struct control_session *)((char *)deadline - offsetof(struct control_session, deadline));
+    control_session_finish(s, GRPC_DEADLINE_EXCEEDED, "no Hello within 10 seconds", REASON_CLIENT_TIMEOUT);
+}
+
+static const struct link_events link_events = {
+    .message = on_message,
+    .ended = on_link_ended,
+    .idle = on_link_idle,
+};
+
+/* ---- start --------------------------------------------------------------------------------------------------------
+ */
+
+struct control_session *control_session_new(struct control *control, struct control_conn *conn,
+                                            struct h2_stream *stream, const char *peer)
+{
+    struct control_session *s = calloc(1, sizeof(*s));
+    if (!s)
+        return NULL;
+    s->worker = worker_current();
+    s->link = link_new(s->worker, stream, WIRE_FROM_SERVER, &link_events, s);
+    if (!s->link) {
+        free(s);
+        return NULL;
+    }
+    s->control = control;
+    s->conn = conn;
+    s->stream = stream;
+    s->receiver.receive = on_evicted;
+    s->deadline.expired = on_expired;
+    random_hex(s->entry.session, WIRE_SESSION_LEN / 2);
+    copy(s->entry.peer, sizeof(s->entry.peer), peer);
+    deadline_arm(s->worker, &s->deadline, LIMIT_HELLO_MS);
+    return s;
+}
+
+void control_session_data(struct control_session *s, struct slice bytes)
+{
+    if (s->state != SESSION_DONE)
+        link_data(s->link, bytes);
+}
+
+void control_session_writable(struct control_session *s)
+{
+    if (s->state != SESSION_DONE)
+        link_writable(s->link);
+}
+
+void control_session_pong(struct control_session *s, uint64_t opaque)
+{
+    if (s->state != SESSION_DONE)
+        link_pong(s->link, opaque);
+}

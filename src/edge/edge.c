@@ -1,0 +1,105 @@
+/* What the workers' shares of the edge have in common: settings, counters, draining. */
+#include "edge/edge.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "edge/edge_impl.h"
+
+struct edge *edge_new(const struct edge_settings *settings)
+{
+    struct edge *e = calloc(1, sizeof(*e));
+    if (!e)
+        return NULL;
+    size_t size = worker_count(settings->group) * sizeof(*e->locals);
+    e->settings = *settings;
+    e->locals = aligned_alloc(_Alignof(struct edge_local), size);
+    if (!e->locals) {
+        free(e);
+        return NULL;
+    }
+    memset(e->locals, 0, size);
+    return e;
+}
+
+void edge_free(struct edge *edge)
+{
+    if (!edge)
+        return;
+    free(edge->locals);
+    free(edge);
+}
+
+/* ---- draining -----------------------------------------------------------------------------------------------------
+ */
+
+struct order {
+    struct task task;
+    struct edge *edge;
+    bool now;
+};
+
+static void drop_order(struct message *message)
+{
+    free(message);
+}
+
+static void run_order(struct task *task)
+{
+    struct order *order = (struct order *)task;
+    struct edge *edge = order->edge;
+    bool now = order->now;
+    struct edge_local *local = edge_local(edge);
+    free(order);
+    local->draining = true;
+    struct edge_h1 *next;
+    for (struct edge_h1 *h1 = local->conns; h1; h1 = next) {
+        next = edge_h1_next(h1);
+        edge_h1_drain(h1, now);
+    }
+}
+
+static void give_order(struct edge *edge, bool now)
+{
+    for (unsigned i = 0; i < worker_count(edge->settings.group); i++) {
+        struct order *order = calloc(1, sizeof(*order));
+        if (!order)
+            return; /* the end of the process closes what is left */
+        *order = (struct order){.task.run = run_order, .edge = edge, .now = now};
+        order->task.message.drop = drop_order;
+        worker_run(worker_at(edge->settings.group, i), &order->task);
+    }
+}
+
+void edge_drain(struct edge *edge)
+{
+    give_order(edge, false);
+}
+
+void edge_stop(struct edge *edge)
+{
+    give_order(edge, true);
+}
+
+/* ---- counters -----------------------------------------------------------------------------------------------------
+ */
+
+size_t edge_alive(const struct edge *edge)
+{
+    size_t alive = 0;
+    for (unsigned i = 0; i < worker_count(edge->settings.group); i++)
+        alive += atomic_load_explicit(&edge->locals[i].alive, memory_order_relaxed);
+    return alive;
+}
+
+void edge_count(const struct edge *edge, struct edge_counts *out)
+{
+    memset(out, 0, sizeof(*out));
+    for (unsigned i = 0; i < worker_count(edge->settings.group); i++) {
+        const struct edge_local *local = &edge->locals[i];
+        out->requests += atomic_load_explicit(&local->requests, memory_order_relaxed);
+        out->body_limit_exceeded += atomic_load_explicit(&local->body_limit_exceeded, memory_order_relaxed);
+        for (unsigned status = 0; status < EDGE_STATUS_MAX; status++)
+            out->responses[status] += atomic_load_explicit(&local->responses[status], memory_order_relaxed);
+    }
+}

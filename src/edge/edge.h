@@ -1,0 +1,58 @@
+/*
+ * The public edge: visitors' HTTP requests go to the tunnel that has their host, and the answers come back.
+ *
+ *     listener ── edge_conn (TLS, which HTTP) ── edge_h1 ── edge_route (host → link) ── exchange
+ *
+ * It knows nothing of accounts. Every worker has its own listeners and connections; what they share is read-only
+ * settings, the registry's copies and counters that only their owner writes.
+ */
+#ifndef KV_EDGE_EDGE_H
+#define KV_EDGE_EDGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct edge;
+struct registry;
+struct tls_context;
+struct worker_group;
+
+struct edge_settings {
+    struct worker_group *group;
+    struct registry *registry;
+    struct tls_context *tls;    /* NULL: in the clear. Referenced, not owned */
+    const char *base_host;      /* lower case */
+    uint64_t max_request_body;  /* bytes; UINT64_MAX: no limit */
+    unsigned answer_timeout_ms; /* from the end of the request to the answer's head */
+};
+
+/* What it needs is borrowed and outlives it. NULL without memory. */
+struct edge *edge_new(const struct edge_settings *settings);
+/* After the workers have ended. NULL is legal. */
+void edge_free(struct edge *edge);
+
+/* A visitor's connection; its socket is the edge's. On the worker that is to serve it. */
+void edge_accept(struct edge *edge, int fd);
+
+/* Closes idle connections and lets the others close after their answer. Any thread; returns at once. */
+void edge_drain(struct edge *edge);
+/* Closes everything now. Any thread; returns at once. */
+void edge_stop(struct edge *edge);
+
+/* Connections alive on all workers. Any thread. */
+size_t edge_alive(const struct edge *edge);
+
+#define EDGE_STATUS_MAX 600
+
+/* Totals since the start. */
+struct edge_counts {
+    uint64_t requests;
+    uint64_t responses[EDGE_STATUS_MAX]; /* by status code */
+    uint64_t body_limit_exceeded;
+};
+
+/* Sums what the workers counted. Any thread. */
+void edge_count(const struct edge *edge, struct edge_counts *out);
+
+#endif

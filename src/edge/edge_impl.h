@@ -1,0 +1,80 @@
+/* The inside of the edge, shared by its files; nobody else includes it. */
+#ifndef KV_EDGE_EDGE_IMPL_H
+#define KV_EDGE_EDGE_IMPL_H
+
+#include <stdatomic.h>
+
+#include "base/buffer.h"
+#include "base/reason.h"
+#include "base/slice.h"
+#include "edge/edge.h"
+#include "http/head.h"
+#include "io/worker.h"
+#include "tunnel/exchange.h"
+
+struct conn;
+struct edge_h1;
+
+/* What one worker has; touched by that worker alone, but for the counters, which others read. */
+struct edge_local {
+    _Alignas(64) struct edge_h1 *conns;
+    bool draining;
+    uint64_t next_request; /* numbers the requests that reach no tunnel */
+    atomic_size_t alive;
+    atomic_uint_fast64_t requests, body_limit_exceeded;
+    atomic_uint_fast64_t responses[EDGE_STATUS_MAX];
+};
+
+struct edge {
+    struct edge_settings settings;
+    struct edge_local *locals;
+};
+
+static inline struct edge_local *edge_local(struct edge *edge)
+{
+    return &edge->locals[worker_index(worker_current())];
+}
+
+/* The owner is the only writer: no read-modify-write is needed, only an untorn store. */
+static inline void edge_counter_add(atomic_uint_fast64_t *counter, uint64_t n)
+{
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n, memory_order_relaxed);
+}
+
+static inline void edge_count_response(struct edge_local *local, unsigned status)
+{
+    if (status < EDGE_STATUS_MAX)
+        edge_counter_add(&local->responses[status], 1);
+}
+
+/* ---- edge_route.c ---- */
+
+/* The link that serves this authority; REASON_NONE, or why not. */
+enum close_reason edge_route(struct edge *edge, struct slice authority, struct address *link);
+
+/* ---- edge_error.c ---- */
+
+enum edge_body_type {
+    EDGE_TEXT,
+    EDGE_HTML,
+    EDGE_JSON
+};
+
+/* What kind of page a visitor would like, by Accept (RFC 9110, 12.5.1); text when anything will do. */
+enum edge_body_type edge_wanted_type(const struct head *request);
+
+/* An error answer: an owning head and a body. status 0 in the reason's row means that none can be sent: KV_ENOTFOUND.
+ * KV_ENOMEM. The caller frees both. */
+int edge_error_make(enum close_reason reason, enum edge_body_type type, const char *request_id, struct head **head,
+                    struct buffer *body);
+
+/* ---- edge_h1.c ---- */
+
+/* Serves HTTP/1 on a connection that is ready; `first` holds bytes that came already. On failure the connection is
+ * aborted. */
+void edge_h1_start(struct edge *edge, struct conn *conn, struct slice first);
+/* Closes it if nothing is in flight, otherwise after the answer; with `now` at once. */
+void edge_h1_drain(struct edge_h1 *h1, bool now);
+struct edge_h1 *edge_h1_next(const struct edge_h1 *h1);
+
+#endif
