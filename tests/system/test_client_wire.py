@@ -253,7 +253,7 @@ def test_visitor_gone(session, origin, how):
     [("/die?after=nothing", (18,)), ("/die?after=head", (18, 19)), ("/die?after=body", (18,)), ("/die?after=chunk", (18,))],
 )
 def test_error_codes_of_a_dying_service(session, path, codes):
-    request_id = session.request("GET", path)
+    session.request("GET", path)
     while True:
         frame = session.receive()
         assert not frame.get("data", {}).get("end_stream"), "a broken answer was ended as if complete"

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from . import protobuf
 from .grpclink import Link
 from .http1 import Visitor
-from .process import Program, base_environment, run
+from .process import base_environment, run
 from .settings import STEP, TUNNEL, TUNNELD
 
 BASE_HOST = "tnl.test"
