@@ -124,6 +124,20 @@ static int make_file(struct sqlite *s)
     return KV_EUNAVAIL;
 }
 
+/* SQLite does not wait when two connections turn a new file into WAL at once: one is refused, so it asks again. */
+static int set_up(struct sqlite *s)
+{
+    uint64_t until = store_ticks() + BACKEND_LOCK_MS;
+    int code;
+    while ((code = sqlite3_exec(s->db,
+                                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; "
+                                "PRAGMA trusted_schema = OFF",
+                                NULL, NULL, NULL)) == SQLITE_BUSY &&
+           store_ticks() < until)
+        sqlite3_sleep(10);
+    return code;
+}
+
 static int sqlite_connect(struct backend *backend)
 {
     struct sqlite *s = of(backend);
@@ -139,12 +153,8 @@ static int sqlite_connect(struct backend *backend)
 
     if (sqlite3_open_v2(s->path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
         goto failed;
-    sqlite3_extended_result_codes(s->db, 1);
     sqlite3_busy_timeout(s->db, BACKEND_LOCK_MS);
-    if (sqlite3_exec(s->db,
-                     "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; "
-                     "PRAGMA trusted_schema = OFF",
-                     NULL, NULL, NULL) != SQLITE_OK)
+    if (set_up(s) != SQLITE_OK)
         goto failed;
     return KV_OK;
 
