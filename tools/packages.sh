@@ -3,15 +3,19 @@
 
 declare -A packages=(
     [build]='cmake ninja-build gcc libc6-dev pkg-config libuv1-dev libnghttp2-dev libssl-dev libprotobuf-c-dev
-             protobuf-c-compiler libsqlite3-dev libpq-dev libjansson-dev libcyaml-dev uthash-dev'
+             protobuf-c-compiler libsqlite3-dev libpq-dev libjansson-dev libcyaml-dev libyaml-dev uthash-dev'
     [run]='curl python3'
     [format]='clang-format-14'
     [lint]='clang-format-14 clang-tidy-14 shellcheck python3-pyflakes python3-pytest'
     [fuzz]='clang-14 libclang-rt-14-dev'
-    [test]='libcmocka-dev b3sum python3-pytest python3-pytest-xdist python3-h2 python3-cryptography python3-websockets
-            curl iproute2 procps sqlite3 postgresql-15'
+    [test]='libcmocka-dev b3sum nodejs postgresql-15 sqlite3 curl iproute2 procps python3-pytest python3-pytest-xdist
+            python3-cryptography python3-grpcio python3-h2 python3-websockets'
     [bench]='nginx wrk nghttp2-client curl python3'
 )
+
+packages_installed() {
+    dpkg-query -W -f '${db:Status-Status} ${Package}\n' "$@" 2>/dev/null | sed -n 's/^installed //p' | sort -u
+}
 
 # packages_need PURPOSE...: installs what is missing; silent, and without a need for rights, when nothing is.
 packages_need() {
@@ -25,8 +29,7 @@ packages_need() {
         echo "dev: this is not Debian, so nothing is installed; needed are the likes of: ${wanted[*]}" >&2
         return
     fi
-    missing=$(comm -23 <(printf '%s\n' "${wanted[@]}" | sort -u) \
-        <(dpkg-query -W -f '${db:Status-Status} ${Package}\n' "${wanted[@]}" 2>/dev/null | sed -n 's/^installed //p' | sort -u))
+    missing=$(comm -23 <(printf '%s\n' "${wanted[@]}" | sort -u) <(packages_installed "${wanted[@]}"))
     [ -n "$missing" ] || return 0
 
     if [ "$(id -u)" -ne 0 ]; then
