@@ -95,7 +95,7 @@ static int read_terminal(const struct termios *normal, const char *prompt, char 
         result = read_line(&before, out, size);
         tcsetattr(STDIN_FILENO, TCSAFLUSH, normal);
     }
-    if (result == KV_ECANCELED)
+    if (result == KV_ECANCELED || result == KV_ENOTFOUND) /* no line was ended, so end ours */
         fputc('\n', stderr);
 
     for (size_t i = 0; i < HELD; i++)
