@@ -290,14 +290,19 @@ def test_unknown_command_and_help(home):
 
 def test_three_lines_exactly(server, user, origin, make_client):
     client = make_client(server, origin, user.token)
-    lines = client.program.stdout()
-    assert lines == (
+    assert client.program.stdout() == (
         "  kavilo-tunnel ready\n"
-        f"  public URL: http://{client.host}:{server.edge[1]}/\n"
+        f"  public URL: https://{client.subdomain}.{server.base_host}/\n"
         f"  forwarding to: {origin.url}\n"
-    ) or lines == (
-        f"  kavilo-tunnel ready\n  public URL: http://{client.host}/\n  forwarding to: {origin.url}\n"
     )
+
+
+@pytest.mark.parametrize("scheme,port,url", [("http", "80", "http://{}/"), ("http", "8000", "http://{}:8000/"),
+                                             ("https", "443", "https://{}/"), ("https", "8443", "https://{}:8443/")])
+def test_public_url_as_the_operator_says(make_server, origin, make_client, scheme, port, url):
+    server = make_server("--public-scheme", scheme, "--public-port", port)
+    client = make_client(server, origin, server.user().token)
+    assert client.public_url == url.format(client.host)
 
 
 @pytest.mark.parametrize("form", ["{port}", "127.0.0.1:{port}", "http://127.0.0.1:{port}", "http://127.0.0.1:{port}/",

@@ -60,7 +60,7 @@ class Server:
         line = self.program.wait_log(message="listening")
         self.edge = host_port(line["edge"])
         self.control = host_port(line["control"])
-        self.admin = host_port(line["admin"])
+        self.admin = host_port(line["admin"]) if "admin" in line else None
         return self
 
     def restart(self, seconds=STEP):
@@ -70,8 +70,8 @@ class Server:
 
     def again(self):
         for name in self.listen:
-            host, port = getattr(self, name)
-            self.listen[name] = f"{host}:{port}"
+            if getattr(self, name):
+                self.listen[name] = "%s:%d" % getattr(self, name)
         return self.start()
 
     @property
