@@ -1,3 +1,7 @@
+/*
+ * The row 1, 2, 4 ... 60 s is a person's expectation and a promise of the manual; the jitter takes up to a quarter off
+ * each wait, never adds to it, so that the cap stays a cap.
+ */
 #include "tunnel/backoff.h"
 
 #include "base/limits.h"
