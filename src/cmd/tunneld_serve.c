@@ -50,8 +50,7 @@ struct server {
     struct listener **listeners[LISTENER_KINDS];
 };
 
-/* ---- work on every worker -----------------------------------------------------------------------------------------
- */
+/* ---- work on every worker -------------------------------------------------------------------------------------- */
 
 struct everywhere {
     struct task task;
@@ -84,8 +83,7 @@ static void on_every_worker(struct server *server, void (*run)(struct server *se
     sem_destroy(&done);
 }
 
-/* ---- listening ----------------------------------------------------------------------------------------------------
- */
+/* ---- listening ------------------------------------------------------------------------------------------------- */
 
 static void on_visitor(void *arg, int fd)
 {
@@ -156,8 +154,7 @@ static void log_listening(const struct server *server)
                  log_str("base_host", server->settings->base_host));
 }
 
-/* ---- start --------------------------------------------------------------------------------------------------------
- */
+/* ---- start ----------------------------------------------------------------------------------------------------- */
 
 static int load_certificates(struct server *server)
 {
@@ -221,8 +218,7 @@ static int start(struct server *server)
     return CLI_EXIT_OK;
 }
 
-/* ---- the end ------------------------------------------------------------------------------------------------------
- */
+/* ---- the end --------------------------------------------------------------------------------------------------- */
 
 static size_t alive(const struct server *server)
 {

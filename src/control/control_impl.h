@@ -32,14 +32,14 @@ static inline struct control_local *control_local(struct control *control)
     return &control->locals[worker_index(worker_current())];
 }
 
-/* ---- control_conn.c ---- */
+/* ---- control_conn.c -------------------------------------------------------------------------------------------- */
 
 /* Applies draining or stopping to the calling worker's connections. */
 void control_conns_apply(struct control *control);
 /* A session has had its last word: sends it and closes the connection. */
 void control_conn_finish(struct control_conn *conn);
 
-/* ---- control_session.c ---- */
+/* ---- control_session.c ----------------------------------------------------------------------------------------- */
 
 /* A stream to Open; the request's head has been looked at. `conn` is told of the end; peer is "address:port". NULL
  * without memory. */

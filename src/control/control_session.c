@@ -58,8 +58,7 @@ struct control_session {
     struct free_node free;
 };
 
-/* ---- answers ------------------------------------------------------------------------------------------------------
- */
+/* ---- answers --------------------------------------------------------------------------------------------------- */
 
 static void add_status(struct head *head, char number[4], char text[1024], enum grpc_status status,
                        const char *sentence)
@@ -94,8 +93,7 @@ static void end_with_trailers(struct h2_stream *stream, enum grpc_status status,
     h2_end(stream, &head);
 }
 
-/* ---- the end ------------------------------------------------------------------------------------------------------
- */
+/* ---- the end --------------------------------------------------------------------------------------------------- */
 
 static void free_session(struct free_node *node)
 {
@@ -171,8 +169,7 @@ void control_session_half_closed(struct control_session *s)
                            REASON_CLIENT_GONE);
 }
 
-/* ---- draining and evictions ---------------------------------------------------------------------------------------
- */
+/* ---- draining and evictions ------------------------------------------------------------------------------------ */
 
 void control_session_drain(struct control_session *s)
 {
@@ -208,8 +205,7 @@ static void on_account_closed(void *arg, const char *sentence)
     control_session_finish(arg, GRPC_ABORTED, sentence, REASON_REVOKED);
 }
 
-/* ---- Welcome ------------------------------------------------------------------------------------------------------
- */
+/* ---- Welcome --------------------------------------------------------------------------------------------------- */
 
 static void make_public_url(const struct control_session *s, char *out, size_t size)
 {
@@ -270,8 +266,7 @@ static void on_published(void *arg)
         control_session_drain(s);
 }
 
-/* ---- claiming -----------------------------------------------------------------------------------------------------
- */
+/* ---- claiming -------------------------------------------------------------------------------------------------- */
 
 static void ask_store(struct control_session *s);
 
@@ -322,8 +317,7 @@ static void claim(struct control_session *s)
     }
 }
 
-/* ---- the store's answer -------------------------------------------------------------------------------------------
- */
+/* ---- the store's answer ---------------------------------------------------------------------------------------- */
 
 static void copy(char *out, size_t size, const char *text)
 {
@@ -376,8 +370,7 @@ static void ask_store(struct control_session *s)
         control_session_finish(s, GRPC_UNAVAILABLE, "the server has no memory left", REASON_INTERNAL);
 }
 
-/* ---- Hello --------------------------------------------------------------------------------------------------------
- */
+/* ---- Hello ----------------------------------------------------------------------------------------------------- */
 
 static bool take_text(char *out, size_t size, struct slice text)
 {
@@ -444,8 +437,7 @@ static const struct link_events link_events = {
     .idle = on_link_idle,
 };
 
-/* ---- start --------------------------------------------------------------------------------------------------------
- */
+/* ---- start ----------------------------------------------------------------------------------------------------- */
 
 struct control_session *control_session_new(struct control *control, struct control_conn *conn,
                                             struct h2_stream *stream, const char *peer)

@@ -1,6 +1,7 @@
 /* What the workers' shares of the edge have in common: settings, counters, draining. */
 #include "edge/edge.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,8 +31,7 @@ void edge_free(struct edge *edge)
     free(edge);
 }
 
-/* ---- draining -----------------------------------------------------------------------------------------------------
- */
+/* ---- draining -------------------------------------------------------------------------------------------------- */
 
 struct order {
     struct task task;
@@ -81,8 +81,14 @@ void edge_stop(struct edge *edge)
     give_order(edge, true);
 }
 
-/* ---- counters -----------------------------------------------------------------------------------------------------
- */
+void edge_request_id(struct edge *edge, char out[EXCHANGE_ID_LEN])
+{
+    struct edge_local *local = edge_local(edge);
+    snprintf(out, EXCHANGE_ID_LEN, "edge%u-%llu", worker_index(worker_current()),
+             (unsigned long long)++local->next_request);
+}
+
+/* ---- counters -------------------------------------------------------------------------------------------------- */
 
 size_t edge_alive(const struct edge *edge)
 {

@@ -13,8 +13,7 @@
 
 #define ERROR_BODY_MAX 4096
 
-/* ---- what the visitor wants ---------------------------------------------------------------------------------------
- */
+/* ---- what the visitor wants ------------------------------------------------------------------------------------ */
 
 /* Quality of one element of Accept in thousandths (RFC 9110, 12.4.2). */
 static unsigned quality_of(struct slice parameters)
@@ -65,8 +64,7 @@ enum edge_body_type edge_wanted_type(const struct head *request)
     return best;
 }
 
-/* ---- the three bodies ---------------------------------------------------------------------------------------------
- */
+/* ---- the three bodies ------------------------------------------------------------------------------------------ */
 
 static int write_json(struct buffer *body, const struct reason_text *row, const char *request_id)
 {
@@ -118,8 +116,7 @@ static int write_body(struct buffer *body, enum edge_body_type type, const struc
     return buffer_append_string(body, row->sentence);
 }
 
-/* ---- the answer ---------------------------------------------------------------------------------------------------
- */
+/* ---- the answer ------------------------------------------------------------------------------------------------ */
 
 int edge_error_make(enum close_reason reason, enum edge_body_type type, const char *request_id, struct head **head,
                     struct buffer *body)

@@ -47,12 +47,37 @@ static inline void edge_count_response(struct edge_local *local, unsigned status
         edge_counter_add(&local->responses[status], 1);
 }
 
-/* ---- edge_route.c ---- */
+static inline void edge_count_body_limit(struct edge_local *local)
+{
+    edge_counter_add(&local->body_limit_exceeded, 1);
+}
+
+/* The next of the ids for requests that reach no tunnel. */
+void edge_request_id(struct edge *edge, char out[EXCHANGE_ID_LEN]);
+
+/* ---- edge_route.c ---------------------------------------------------------------------------------------------- */
 
 /* The link that serves this authority; REASON_NONE, or why not. */
 enum close_reason edge_route(struct edge *edge, struct slice authority, struct address *link);
 
-/* ---- edge_error.c ---- */
+/* ---- edge_forward.c -------------------------------------------------------------------------------------------- */
+
+/* A visitor's request as far as its codec has read it. */
+struct edge_request {
+    const struct head *head; /* may borrow */
+    uint64_t length;         /* of the body, if it is known; else 0 */
+    bool unknown_length;     /* a body of unknown length follows */
+    bool complete;           /* nothing follows */
+};
+
+/* Counts the request and finds its tunnel; REASON_NONE, or why it is to be refused. */
+enum close_reason edge_admit(struct edge *edge, const struct edge_request *request, struct address *link);
+
+/* Opens the exchange. 0 or KV_ENOMEM. */
+int edge_open(const struct edge_request *request, struct conn *conn, struct address link, struct half *half,
+              const struct half_events *events, void *owner);
+
+/* ---- edge_error.c ---------------------------------------------------------------------------------------------- */
 
 enum edge_body_type {
     EDGE_TEXT,
@@ -68,7 +93,7 @@ enum edge_body_type edge_wanted_type(const struct head *request);
 int edge_error_make(enum close_reason reason, enum edge_body_type type, const char *request_id, struct head **head,
                     struct buffer *body);
 
-/* ---- edge_h1.c ---- */
+/* ---- edge_h1.c ------------------------------------------------------------------------------------------------- */
 
 /* Serves HTTP/1 on a connection that is ready; `first` holds bytes that came already. On failure the connection is
  * aborted. */

@@ -51,8 +51,7 @@ struct h2_stream {
     struct h2_stream *next, **link;
 };
 
-/* ---- streams ------------------------------------------------------------------------------------------------------
- */
+/* ---- streams --------------------------------------------------------------------------------------------------- */
 
 static struct h2_stream *stream_new(struct h2_session *s)
 {
@@ -91,8 +90,7 @@ static void wake(struct h2_session *s)
         s->wake(s->wake_arg);
 }
 
-/* ---- heads coming in ----------------------------------------------------------------------------------------------
- */
+/* ---- heads coming in ------------------------------------------------------------------------------------------- */
 
 static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
 {
@@ -209,8 +207,7 @@ done:
     return result;
 }
 
-/* ---- other frames coming in ---------------------------------------------------------------------------------------
- */
+/* ---- other frames coming in ------------------------------------------------------------------------------------ */
 
 static int on_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
 {
@@ -285,8 +282,7 @@ int h2_input(struct h2_session *s, struct slice bytes)
     return taken < 0 ? KV_EPROTO : KV_OK;
 }
 
-/* ---- output -------------------------------------------------------------------------------------------------------
- */
+/* ---- output ---------------------------------------------------------------------------------------------------- */
 
 /* Decides how much of the stream's chain the next DATA frame carries. */
 static ssize_t read_body(nghttp2_session *ng, int32_t id, uint8_t *buffer, size_t length, uint32_t *flags,
@@ -378,8 +374,7 @@ bool h2_finished(struct h2_session *s)
     return !nghttp2_session_want_read(s->ng) && !nghttp2_session_want_write(s->ng);
 }
 
-/* ---- heads going out ----------------------------------------------------------------------------------------------
- */
+/* ---- heads going out ------------------------------------------------------------------------------------------- */
 
 static void put(nghttp2_nv *fields, size_t *count, struct slice name, struct slice value)
 {
@@ -437,8 +432,7 @@ int h2_respond(struct h2_stream *stream, const struct head *head, bool end)
     return error ? KV_ENOMEM : KV_OK;
 }
 
-/* ---- streams, for their users -------------------------------------------------------------------------------------
- */
+/* ---- streams, for their users ---------------------------------------------------------------------------------- */
 
 struct chain *h2_stream_output(struct h2_stream *stream)
 {
@@ -493,8 +487,7 @@ struct h2_session *h2_stream_session(struct h2_stream *stream)
     return stream->session;
 }
 
-/* ---- the session --------------------------------------------------------------------------------------------------
- */
+/* ---- the session ----------------------------------------------------------------------------------------------- */
 
 void h2_ping(struct h2_session *s, uint64_t opaque)
 {

@@ -32,8 +32,7 @@ struct pending_write {
 static void on_flush(struct flush_node *node);
 static void on_expired(struct deadline *deadline);
 
-/* ---- the end ------------------------------------------------------------------------------------------------------
- */
+/* ---- the end --------------------------------------------------------------------------------------------------- */
 
 static void on_handle_closed(uv_handle_t *handle)
 {
@@ -132,8 +131,7 @@ static void on_expired(struct deadline *deadline)
     conn_fail(c, KV_ETIMEDOUT, c->state == CONN_HANDSHAKE ? "the TLS handshake took too long" : "timed out");
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------------
- */
+/* ---- reading --------------------------------------------------------------------------------------------------- */
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
 {
@@ -213,8 +211,7 @@ void conn_resume(struct conn *conn)
         uv_read_start((uv_stream_t *)&conn->tcp, on_alloc, on_read);
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------------------
- */
+/* ---- writing --------------------------------------------------------------------------------------------------- */
 
 void conn_write(struct conn *conn, struct chunk *chunk)
 {
@@ -387,8 +384,7 @@ static void on_flush(struct flush_node *node)
     }
 }
 
-/* ---- making one ---------------------------------------------------------------------------------------------------
- */
+/* ---- making one ------------------------------------------------------------------------------------------------ */
 
 static struct conn *conn_new(struct worker *worker, const struct conn_events *events, void *owner)
 {
@@ -538,8 +534,7 @@ void conn_set_owner(struct conn *conn, const struct conn_events *events, void *o
     conn->owner = owner;
 }
 
-/* ---- facts --------------------------------------------------------------------------------------------------------
- */
+/* ---- facts ----------------------------------------------------------------------------------------------------- */
 
 struct worker *conn_worker(const struct conn *conn)
 {

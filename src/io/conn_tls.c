@@ -30,8 +30,7 @@ struct conn_tls {
     bool reading; /* conn_tls_read is running: it is not entered again from a callback */
 };
 
-/* ---- the BIO ------------------------------------------------------------------------------------------------------
- */
+/* ---- the BIO --------------------------------------------------------------------------------------------------- */
 
 static int bio_read(BIO *bio, char *out, int len)
 {
@@ -91,8 +90,7 @@ static void make_bio_method(void)
     BIO_meth_set_ctrl(bio_method, bio_ctrl);
 }
 
-/* ---- start and end ------------------------------------------------------------------------------------------------
- */
+/* ---- start and end --------------------------------------------------------------------------------------------- */
 
 struct conn_tls *conn_tls_new(struct tls_context *context, bool server, struct slice server_name)
 {
@@ -132,8 +130,7 @@ static void fail_tls(struct conn *c, struct conn_tls *t, bool in_handshake)
     conn_fail(c, in_handshake ? KV_ETLS : KV_ECLOSED, text);
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------------
- */
+/* ---- reading --------------------------------------------------------------------------------------------------- */
 
 /* 0 when more bytes are needed or the handshake is done (t->handshaken), negative after a failure. */
 static int advance_handshake(struct conn *c, struct conn_tls *t)
@@ -218,8 +215,7 @@ bool conn_tls_has_input(const struct conn *c)
     return c->tls->kept.bytes > 0 || SSL_has_pending(c->tls->ssl);
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------------------
- */
+/* ---- writing --------------------------------------------------------------------------------------------------- */
 
 void conn_tls_write(struct conn *c)
 {

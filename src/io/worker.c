@@ -27,7 +27,7 @@ struct worker_group {
 
 static _Thread_local struct worker *current;
 
-/* ---- the turn --------------------------------------------------------------------------------------------------- */
+/* ---- the turn -------------------------------------------------------------------------------------------------- */
 
 static void deliver(struct worker *w, struct message *m)
 {
@@ -116,8 +116,7 @@ static void on_wake(uv_async_t *handle)
     (void)handle;
 }
 
-/* ---- messages and slots -------------------------------------------------------------------------------------------
- */
+/* ---- messages and slots ---------------------------------------------------------------------------------------- */
 
 static void send_local(struct worker *w, struct message *m)
 {
@@ -199,8 +198,7 @@ void receiver_detach(struct receiver *receiver)
     receiver->address = (struct address){0};
 }
 
-/* ---- flushes and frees ----------------------------------------------------------------------------------------------
- */
+/* ---- flushes and frees ----------------------------------------------------------------------------------------- */
 
 void worker_flush_later(struct worker *worker, struct flush_node *node)
 {
@@ -237,8 +235,7 @@ void worker_free_later(struct worker *worker, struct free_node *node)
     worker->free_head = node;
 }
 
-/* ---- small facts ----------------------------------------------------------------------------------------------------
- */
+/* ---- small facts ----------------------------------------------------------------------------------------------- */
 
 unsigned worker_count(const struct worker_group *group)
 {

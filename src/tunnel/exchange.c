@@ -46,8 +46,7 @@ struct reset_message {
     char text[EXCHANGE_TEXT_LEN];
 };
 
-/* ---- making and dropping ------------------------------------------------------------------------------------------
- */
+/* ---- making and dropping --------------------------------------------------------------------------------------- */
 
 static void copy_text(char *out, size_t size, const char *text)
 {
@@ -103,8 +102,7 @@ static void drop_opened(struct message *message)
     free(m);
 }
 
-/* ---- receiving ----------------------------------------------------------------------------------------------------
- */
+/* ---- receiving ------------------------------------------------------------------------------------------------- */
 
 /* What was sent before the peer's address was known goes out in its order. */
 static void send_waiting(struct half *half)
@@ -174,8 +172,7 @@ static void receive(struct receiver *receiver, struct message *message)
     free(m);
 }
 
-/* ---- opening ------------------------------------------------------------------------------------------------------
- */
+/* ---- opening --------------------------------------------------------------------------------------------------- */
 
 static int attach(struct half *half, struct worker *worker, const struct half_events *events, void *owner)
 {
@@ -243,8 +240,7 @@ void exchange_refuse(struct message *open, enum close_reason reason, const char 
     free(m);
 }
 
-/* ---- sending ------------------------------------------------------------------------------------------------------
- */
+/* ---- sending --------------------------------------------------------------------------------------------------- */
 
 static void post(struct half *half, struct message *m)
 {

@@ -16,8 +16,7 @@
 /* Encoded small messages waiting for a peer that does not read. Credit bounds bodies; this bounds everything else. */
 #define OUTBOX_MAX (2UL * LIMIT_MESSAGE_BYTES)
 
-/* ---- the table of exchanges ---------------------------------------------------------------------------------------
- */
+/* ---- the table of exchanges ------------------------------------------------------------------------------------ */
 
 struct link_exchange *link_find(struct link *link, uint64_t id)
 {
@@ -71,8 +70,7 @@ void link_exchange_remove_if_done(struct link_exchange *ex)
         link_exchange_remove(ex);
 }
 
-/* ---- output -------------------------------------------------------------------------------------------------------
- */
+/* ---- output ---------------------------------------------------------------------------------------------------- */
 
 struct chain *link_outbox(struct link *link)
 {
@@ -109,8 +107,7 @@ void link_writable(struct link *link)
         link_fill(link);
 }
 
-/* ---- input --------------------------------------------------------------------------------------------------------
- */
+/* ---- input ----------------------------------------------------------------------------------------------------- */
 
 static void on_ping(struct link *link, uint64_t nonce)
 {
@@ -167,8 +164,7 @@ void link_data(struct link *link, struct slice bytes)
         h2_consume(link->stream, received);
 }
 
-/* ---- liveness -----------------------------------------------------------------------------------------------------
- */
+/* ---- liveness -------------------------------------------------------------------------------------------------- */
 
 void link_pong(struct link *link, uint64_t opaque)
 {
@@ -205,8 +201,7 @@ static void on_liveness(struct deadline *deadline)
     deadline_arm(link->worker, &link->liveness, next < LIMIT_PING_MS ? next : LIMIT_PING_MS);
 }
 
-/* ---- start --------------------------------------------------------------------------------------------------------
- */
+/* ---- start ----------------------------------------------------------------------------------------------------- */
 
 static void on_ending(struct flush_node *node);
 
@@ -258,8 +253,7 @@ struct address link_address(const struct link *link)
     return link->receiver.address;
 }
 
-/* ---- the end ------------------------------------------------------------------------------------------------------
- */
+/* ---- the end --------------------------------------------------------------------------------------------------- */
 
 static void reset_all(struct link *link, enum close_reason reason, const char *text)
 {
@@ -329,8 +323,7 @@ void link_free(struct link *link, enum close_reason reason, const char *text)
     worker_free_later(link->worker, &link->free);
 }
 
-/* ---- facts --------------------------------------------------------------------------------------------------------
- */
+/* ---- facts ----------------------------------------------------------------------------------------------------- */
 
 size_t link_exchanges(const struct link *link)
 {

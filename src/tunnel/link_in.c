@@ -25,8 +25,7 @@ static void peer_has_ended(struct link_exchange *ex, bool both)
     link_exchange_remove_if_done(ex);
 }
 
-/* ---- requests (client) --------------------------------------------------------------------------------------------
- */
+/* ---- requests (client) ----------------------------------------------------------------------------------------- */
 
 static void on_request_head(struct link *link, const struct wire_message *m)
 {
@@ -56,8 +55,7 @@ static void on_request_head(struct link *link, const struct wire_message *m)
     }
 }
 
-/* ---- answers (server) ---------------------------------------------------------------------------------------------
- */
+/* ---- answers (server) ------------------------------------------------------------------------------------------ */
 
 static void on_response_head(struct link_exchange *ex, const struct wire_message *m)
 {
@@ -70,8 +68,7 @@ static void on_response_head(struct link_exchange *ex, const struct wire_message
     half_send_head(&ex->half, head);
 }
 
-/* ---- both ---------------------------------------------------------------------------------------------------------
- */
+/* ---- both ------------------------------------------------------------------------------------------------------ */
 
 /* The bytes as a chunk of their own: the one they arrived in, narrowed to them, or a copy. */
 static struct chunk *take_bytes(struct slice bytes, struct chunk *whole)

@@ -25,8 +25,7 @@ static bool coalesces(const struct link_exchange *ex)
     return ex->link->side == WIRE_FROM_SERVER && !link_has(ex->link, FEATURE_CREDIT) && !ex->upgraded;
 }
 
-/* ---- uploads ------------------------------------------------------------------------------------------------------
- */
+/* ---- uploads --------------------------------------------------------------------------------------------------- */
 
 static void on_trickle(struct deadline *deadline)
 {
@@ -116,8 +115,7 @@ void link_legacy_remove(struct link_exchange *ex)
     ex->abandoned = false;
 }
 
-/* ---- answers ------------------------------------------------------------------------------------------------------
- */
+/* ---- answers --------------------------------------------------------------------------------------------------- */
 
 static bool anyone_lags(const struct link *link)
 {

@@ -14,8 +14,7 @@
 
 #define BULK_FRAME_BYTES (64 * 1024) /* of an exchange that has the link to itself */
 
-/* ---- opening (server) ---------------------------------------------------------------------------------------------
- */
+/* ---- opening (server) ------------------------------------------------------------------------------------------ */
 
 /* NULL with *why set when the tunnel can take no further exchange. */
 static struct link_exchange *admit(struct link *link, enum close_reason *why)
@@ -78,8 +77,7 @@ void link_open(struct link *link, struct message *message)
     }
 }
 
-/* ---- bodies -------------------------------------------------------------------------------------------------------
- */
+/* ---- bodies ---------------------------------------------------------------------------------------------------- */
 
 void link_make_ready(struct link_exchange *ex)
 {
@@ -178,8 +176,7 @@ void link_fill(struct link *link)
     }
 }
 
-/* ---- events of the local half -------------------------------------------------------------------------------------
- */
+/* ---- events of the local half ---------------------------------------------------------------------------------- */
 
 static void on_half_head(void *owner, struct head *head)
 {
@@ -271,8 +268,7 @@ const struct half_events link_half_events = {
     .reset = on_half_reset,
 };
 
-/* ---- aborting -----------------------------------------------------------------------------------------------------
- */
+/* ---- aborting -------------------------------------------------------------------------------------------------- */
 
 /* How the abort is told: Error from a client that has not ended its answer; Reset between peers that have it; Cancel to
  * an old client, where it does no harm. */

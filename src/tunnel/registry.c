@@ -32,8 +32,7 @@ struct registry {
     struct route **copies; /* one table per worker, touched by that worker alone */
 };
 
-/* ---- publishing ---------------------------------------------------------------------------------------------------
- */
+/* ---- publishing ------------------------------------------------------------------------------------------------ */
 
 struct publication;
 
@@ -151,8 +150,7 @@ static void publish(struct publication *p)
         worker_run(worker_at(group, i), &p->copies[i].task);
 }
 
-/* ---- claims -------------------------------------------------------------------------------------------------------
- */
+/* ---- claims ---------------------------------------------------------------------------------------------------- */
 
 static void drop_eviction(struct message *message)
 {
@@ -251,8 +249,7 @@ void registry_release(struct registry *r, const char *subdomain, const char *ses
         publish(p); /* without memory the copies keep an address that answers "no tunnel" by itself */
 }
 
-/* ---- asking -------------------------------------------------------------------------------------------------------
- */
+/* ---- asking ---------------------------------------------------------------------------------------------------- */
 
 bool registry_find(struct registry *r, struct slice subdomain, struct address *link)
 {
@@ -301,8 +298,7 @@ size_t registry_count(struct registry *r)
     return count;
 }
 
-/* ---- start and end ------------------------------------------------------------------------------------------------
- */
+/* ---- start and end --------------------------------------------------------------------------------------------- */
 
 struct registry *registry_new(struct worker_group *group)
 {

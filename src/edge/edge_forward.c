@@ -1,0 +1,53 @@
+/*
+ * What every visitor's request goes through, whichever HTTP it came in: counted, routed by its host, held against the
+ * limits, dressed for the tunnel and opened as an exchange.
+ */
+#include "edge/edge_impl.h"
+#include "http/forward.h"
+#include "io/conn.h"
+#include "io/listener.h"
+
+enum close_reason edge_admit(struct edge *edge, const struct edge_request *request, struct address *link)
+{
+    struct edge_local *local = edge_local(edge);
+    edge_counter_add(&local->requests, 1);
+    enum close_reason reason = edge_route(edge, request->head->authority, link);
+    if (reason != REASON_NONE || request->length <= edge->settings.max_request_body)
+        return reason;
+    edge_count_body_limit(local);
+    return REASON_BODY_TOO_LARGE;
+}
+
+/* The head for the tunnel. A body of unknown length is told by a field, which is how every peer knows that there is
+ * one. */
+static struct head *make_head(const struct edge_request *request, struct conn *conn)
+{
+    char peer[SOCKADDR_TEXT_LEN];
+    sockaddr_format_host(conn_peer(conn), peer);
+    const struct forward_facts facts = {
+        .peer_address = slice_of(peer),
+        .scheme = conn_is_tls(conn) ? SLICE("https") : SLICE("http"),
+    };
+    struct head *head = forward_request(request->head, &facts);
+    if (!head || !request->unknown_length)
+        return head;
+    struct head *chunked = head_copy(head, 1, sizeof("transfer-encoding: chunked"));
+    head_free(head);
+    if (chunked)
+        head_add(chunked, SLICE("transfer-encoding"), SLICE("chunked"));
+    return chunked;
+}
+
+int edge_open(const struct edge_request *request, struct conn *conn, struct address link, struct half *half,
+              const struct half_events *events, void *owner)
+{
+    struct exchange_open open = {.credit = LIMIT_WINDOW_BYTES, .end = request->complete};
+    open.head = make_head(request, conn);
+    if (!open.head)
+        return KV_ENOMEM;
+    sockaddr_format(conn_peer(conn), open.remote);
+    int error = half_open(half, conn_worker(conn), link, &open, events, owner);
+    if (error)
+        head_free(open.head);
+    return error;
+}

@@ -1,0 +1,73 @@
+/* The inside of a visitor's HTTP/1 connection, shared by edge_h1.c (requests, bodies up) and edge_h1_answer.c
+ * (answers); nobody else includes it. */
+#ifndef KV_EDGE_EDGE_H1_IMPL_H
+#define KV_EDGE_EDGE_H1_IMPL_H
+
+#include "edge/edge_impl.h"
+#include "http/http1.h"
+#include "io/conn.h"
+
+#define ANSWER_HEAD_MAX (2 * LIMIT_HEAD_BYTES)
+
+/* One request and its answer. */
+struct edge_exchange {
+    struct half half;
+    struct edge_h1 *h1;
+    struct http1_body body;
+    uint64_t body_bytes;
+    struct deadline answer; /* from the end of the request to the answer's head */
+    bool body_done;
+    bool expects_continue;
+    bool wants_upgrade, upgraded;
+    bool is_head, http10, keep_alive;
+    enum edge_body_type error_type;
+
+    bool answered; /* the final head is written */
+    bool answer_ended;
+    enum http1_framing framing;
+    uint64_t answer_left; /* with HTTP1_LENGTH */
+    size_t owed;          /* answer bytes queued whose room was not given back */
+};
+
+struct edge_h1 {
+    struct edge *edge;
+    struct conn *conn;
+    struct edge_exchange *exchange; /* NULL between requests */
+    struct buffer input;            /* bytes not taken yet */
+    size_t scanned;
+    bool processing, eof, closing;
+    struct deadline reading; /* a head, a body's progress, or the idle time */
+    struct deadline writing; /* a visitor that takes nothing */
+    struct edge_h1 *prev, *next;
+    struct free_node free;
+};
+
+static inline struct worker *edge_h1_worker(const struct edge_h1 *h1)
+{
+    return conn_worker(h1->conn);
+}
+
+/* ---- edge_h1.c ------------------------------------------------------------------------------------------------- */
+
+/* Leaves the exchange at hand, if there is one; the connection stays. */
+void edge_h1_end_exchange(struct edge_h1 *h1, enum close_reason reason, const char *text);
+/* Sends what is queued and closes. */
+void edge_h1_close(struct edge_h1 *h1, enum close_reason reason, const char *text);
+/* Cuts the connection so that nobody takes what was sent for complete. */
+void edge_h1_cut(struct edge_h1 *h1, enum close_reason reason, const char *text);
+/* The request at hand fails. With an answer under way there is only the cut; without, the visitor is told. */
+void edge_h1_fail(struct edge_h1 *h1, enum close_reason reason, const char *text);
+/* Output was queued: the visitor has to take some of it in time. */
+void edge_h1_await_visitor(struct edge_h1 *h1);
+/* Looks again at the input that was kept. */
+void edge_h1_resume(struct edge_h1 *h1);
+/* Reads from the socket, or not, as the input that is kept allows. */
+void edge_h1_adjust_reading(struct edge_h1 *h1);
+
+/* ---- edge_h1_answer.c ------------------------------------------------------------------------------------------ */
+
+extern const struct half_events edge_h1_half_events;
+/* The connection's `sent`. */
+void edge_h1_on_sent(void *owner);
+
+#endif
