@@ -1,7 +1,8 @@
 /* What all admin commands do: find the database, open it, say what went wrong. */
 #include "cmd/tunneld_admin.h"
 
-#include <stdio.h>
+#include <errno.h>
+#include <string.h>
 
 int admin_set_database(void *into, const char *value, char *error)
 {
@@ -29,7 +30,7 @@ int admin_set_json(void *into, const char *value, char *error)
     return 0;
 }
 
-int admin_open(const struct admin_settings *settings, struct store **store)
+int admin_open_as_is(const struct admin_settings *settings, struct store **store)
 {
     char standard[4096], error[STORE_ERROR_LEN];
     const char *url = settings->database;
@@ -39,24 +40,32 @@ int admin_open(const struct admin_settings *settings, struct store **store)
         url = standard;
     }
     *store = store_open(url, error);
-    if (!*store)
-        return cli_usage_error("%s", error);
-    int migrated = store_migrate(*store);
-    if (migrated == KV_OK)
-        return CLI_EXIT_OK;
+    return *store ? CLI_EXIT_OK : cli_usage_error("%s", error);
+}
+
+int admin_open(const struct admin_settings *settings, struct store **store)
+{
+    int status = admin_open_as_is(settings, store);
+    int error = status == CLI_EXIT_OK ? store_migrate(*store) : KV_OK;
+    if (error == KV_OK)
+        return status;
     cli_failure("%s", store_error(*store));
     store_close(*store);
     *store = NULL;
-    return migrated == KV_ENEWER || migrated == KV_EINVAL ? CLI_EXIT_USAGE : CLI_EXIT_FAILED;
+    return error == KV_ENEWER || error == KV_EINVAL ? CLI_EXIT_USAGE : CLI_EXIT_FAILED;
 }
 
 int admin_close(struct store *store, int error)
 {
     int status = CLI_EXIT_OK;
-    if (error == KV_EINVAL)
+    if (error == KV_EINVAL || error == KV_ENEWER)
         status = cli_usage_error("%s", store_error(store));
+    else if (error == KV_ENOMEM)
+        status = cli_failure("no memory");
     else if (error < 0)
         status = cli_failure("%s", store_error(store));
+    else if (fflush(stdout) != 0)
+        status = cli_failure("what was made could not be printed: %s", strerror(errno));
     store_close(store);
     return status;
 }

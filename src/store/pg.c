@@ -43,7 +43,7 @@ static struct pg *of(struct backend *backend)
     return (struct pg *)backend; /* its first member */
 }
 
-/* ---- failures ---- */
+/* ---- failures -------------------------------------------------------------------------------------------------- */
 
 /* libpq's messages have several lines; an operator's sentence has one. */
 static void say(struct pg *pg, const char *what, const char *text)
@@ -106,7 +106,7 @@ static int classify(const char *state)
     return KV_EIO;
 }
 
-/* ---- waiting ---- */
+/* ---- waiting --------------------------------------------------------------------------------------------------- */
 
 static int wait_socket(struct pg *pg, short events, uint64_t deadline)
 {
@@ -187,7 +187,7 @@ static int command(struct pg *pg, const char *sql)
     return error;
 }
 
-/* ---- connecting ---- */
+/* ---- connecting ------------------------------------------------------------------------------------------------ */
 
 static int handshake(struct pg *pg)
 {
@@ -260,7 +260,7 @@ static int pg_connect(struct backend *backend)
     return KV_OK;
 }
 
-/* ---- statements ---- */
+/* ---- statements ------------------------------------------------------------------------------------------------ */
 
 /* Prepares a statement once a connection; its name is its place in the list. */
 static int prepare(struct pg *pg, const struct statement *statement, char name[8])
@@ -356,7 +356,7 @@ static int pg_script(struct backend *backend, const char *sql)
     return error == KV_OK ? command(of(backend), sql) : error;
 }
 
-/* ---- transactions ---- */
+/* ---- transactions ---------------------------------------------------------------------------------------------- */
 
 static int pg_begin(struct backend *backend, enum backend_transaction kind)
 {

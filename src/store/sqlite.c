@@ -38,7 +38,7 @@ static struct sqlite *of(struct backend *backend)
     return (struct sqlite *)backend; /* its first member */
 }
 
-/* ---- failures ---- */
+/* ---- failures -------------------------------------------------------------------------------------------------- */
 
 static int classify(int code, int extended)
 {
@@ -83,7 +83,7 @@ static int failed(struct sqlite *s, const char *what)
     return classify(code, extended);
 }
 
-/* ---- opening ---- */
+/* ---- opening --------------------------------------------------------------------------------------------------- */
 
 static void close_db(struct sqlite *s)
 {
@@ -164,7 +164,7 @@ failed:
     return error == KV_EIO ? KV_EUNAVAIL : error;
 }
 
-/* ---- statements ---- */
+/* ---- statements ------------------------------------------------------------------------------------------------ */
 
 static int prepare(struct sqlite *s, const struct statement *statement, sqlite3_stmt **out)
 {
@@ -259,7 +259,7 @@ static int sqlite_script(struct backend *backend, const char *sql)
     return sqlite3_exec(s->db, sql, NULL, NULL, NULL) == SQLITE_OK ? KV_OK : failed(s, "cannot change");
 }
 
-/* ---- transactions ---- */
+/* ---- transactions ---------------------------------------------------------------------------------------------- */
 
 static int sqlite_begin(struct backend *backend, enum backend_transaction kind)
 {

@@ -21,7 +21,7 @@
 #define NOTE_USE_AFTER_S 60 /* last_used_at is this coarse, so that a storm of connects is no storm of writes */
 #define CLAIM_TRIES      4  /* rows may come and go between an insert and the look at what refused it */
 
-/* ---- opening ---- */
+/* ---- opening --------------------------------------------------------------------------------------------------- */
 
 int store_default_url(char *out, size_t size)
 {
@@ -136,7 +136,7 @@ int store_pending_migrations(struct store *store)
     return migrate_pending(store, store->backend->ops->migrations);
 }
 
-/* ---- the seam, with sentences ---- */
+/* ---- the seam, with sentences ---------------------------------------------------------------------------------- */
 
 const char *store_error(const struct store *store)
 {
@@ -218,7 +218,7 @@ static int unavailable(int error)
     return error == KV_ENOMEM ? error : KV_EUNAVAIL;
 }
 
-/* ---- whose token ---- */
+/* ---- whose token ----------------------------------------------------------------------------------------------- */
 
 static const struct statement find_token = {
     BOTH("SELECT t.id, t.user_id, u.email, u.slug, t.last_used_at, t.expires_at, u.disabled_at, u.deleted_at "
@@ -277,7 +277,7 @@ int store_authenticate(struct store *store, struct slice token, struct store_acc
     return KV_OK;
 }
 
-/* ---- whose name ---- */
+/* ---- whose name ------------------------------------------------------------------------------------------------ */
 
 static const struct statement find_name = {
     BOTH("SELECT subdomain FROM tunnels WHERE user_id = $1 AND name = $2 AND released_at IS NULL"),

@@ -39,7 +39,7 @@ int store_migrate(struct store *store);
 /* The sentence of the last failed call; never NULL. */
 const char *store_error(const struct store *store);
 
-/* ---- what a connecting tunnel asks ---- */
+/* ---- what a connecting tunnel asks ----------------------------------------------------------------------------- */
 
 struct store_account {
     char user_id[STORE_ID_LEN + 1];
@@ -61,7 +61,7 @@ int store_claim_name(struct store *store, const struct store_account *account, s
 /* KV_OK when no stored name has this subdomain (a random one may be handed out), KV_EEXIST, or KV_EUNAVAIL. */
 int store_subdomain_is_free(struct store *store, struct slice subdomain);
 
-/* ---- administration; store/store_admin.h has the rest ---- */
+/* ---- administration; store/store_admin.h has the rest ---------------------------------------------------------- */
 
 /* Makes a user; the slug is drawn as docs/ACCOUNTS.md says, anew on a collision. KV_OK, KV_EINVAL (no address),
  * KV_EEXIST (that address has an account), KV_ELIMIT (eight slugs in a row were taken), KV_EUNAVAIL. */

@@ -14,7 +14,7 @@
 #include "store/store.h"
 #include "store/store_time.h"
 
-/* ---- users ---- */
+/* ---- users ----------------------------------------------------------------------------------------------------- */
 
 struct store_user {
     char id[STORE_ID_LEN + 1];
@@ -39,7 +39,7 @@ int store_delete_user(struct store *store, struct slice email);
  * slug or a new subdomain is taken. */
 int store_set_slug(struct store *store, struct slice email, struct slice slug, bool rewrite, unsigned *rewritten);
 
-/* ---- tokens ---- */
+/* ---- tokens ---------------------------------------------------------------------------------------------------- */
 
 struct store_token {
     char id[STORE_ID_LEN + 1];
@@ -62,7 +62,7 @@ int store_list_tokens(struct store *store, struct slice email, int (*token)(void
 int store_revoke_token(struct store *store, struct slice id);
 int store_revoke_tokens_named(struct store *store, struct slice email, struct slice name, unsigned *revoked);
 
-/* ---- names ---- */
+/* ---- names ----------------------------------------------------------------------------------------------------- */
 
 struct store_name {
     char id[STORE_ID_LEN + 1];
@@ -82,7 +82,7 @@ int store_list_names(struct store *store, struct slice email, bool released,
 int store_release_name(struct store *store, struct slice email, struct slice name);
 int store_release_subdomain(struct store *store, struct slice subdomain);
 
-/* ---- the database itself ---- */
+/* ---- the database itself --------------------------------------------------------------------------------------- */
 
 /* How many migrations store_migrate() would apply; changes nothing. Negative as store_migrate(). */
 int store_pending_migrations(struct store *store);

@@ -28,7 +28,7 @@ static void report(struct checking *c, const char *format, ...)
     c->count++;
 }
 
-/* ---- rules between rows: a query gives a sentence for each that is broken ---- */
+/* ---- rules between rows: a query gives a sentence for each that is broken -------------------------------------- */
 
 static const struct statement rules[] = {
     {BOTH("SELECT 'token ' || CAST(t.id AS text) || ' belongs to a user that is not there' "
@@ -67,7 +67,7 @@ static int repeat(void *arg, const struct slice *columns)
     return KV_OK;
 }
 
-/* ---- rules of single values ---- */
+/* ---- rules of single values ------------------------------------------------------------------------------------ */
 
 static const struct statement all_users = {
     BOTH("SELECT email, slug, created_at, disabled_at FROM users WHERE deleted_at IS NULL"),

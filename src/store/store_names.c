@@ -47,7 +47,7 @@ int store_list_names(struct store *store, struct slice email, bool released,
     return rows < 0 ? rows : KV_OK;
 }
 
-/* ---- releasing ---- */
+/* ---- releasing ------------------------------------------------------------------------------------------------- */
 
 #define RELEASE "UPDATE tunnels SET released_at = $1, released_name = name, name = '#' || CAST(id AS text) "
 

@@ -57,7 +57,7 @@ bool store_thread_reachable(const struct store_thread *thread)
     return atomic_load(&((struct store_thread *)thread)->reachable);
 }
 
-/* ---- remembered token checks ---- */
+/* ---- remembered token checks ----------------------------------------------------------------------------------- */
 
 static struct store_memory *memory_row(struct store_thread *thread, const uint8_t hash[BLAKE3_LEN])
 {
@@ -93,7 +93,7 @@ void store_forget_token(struct store_thread *thread, const char *token_id)
             thread->memory[i].until = 0;
 }
 
-/* ---- one job, on its lane ---- */
+/* ---- one job, on its lane -------------------------------------------------------------------------------------- */
 
 static int authenticate(struct store_lane *lane, struct slice token, struct store_account *account)
 {
@@ -145,7 +145,7 @@ static void run_job(struct store_lane *lane, struct store_job *job)
     explain(lane, job, error);
 }
 
-/* ---- the answer, on the job's worker ---- */
+/* ---- the answer, on the job's worker --------------------------------------------------------------------------- */
 
 static void deliver(struct task *task)
 {
@@ -160,7 +160,7 @@ static void drop(struct message *message)
     free_job((struct store_job *)message);
 }
 
-/* ---- the queue ---- */
+/* ---- the queue ------------------------------------------------------------------------------------------------- */
 
 static struct store_job *next_job(struct store_thread *thread)
 {
@@ -234,7 +234,7 @@ void store_cancel(struct store_job *job)
     atomic_store(&job->cancelled, true);
 }
 
-/* ---- start and stop ---- */
+/* ---- start and stop -------------------------------------------------------------------------------------------- */
 
 static bool start_lane(struct store_lane *lane, struct store_thread *thread, struct store *store, void *(*run)(void *),
                        void *arg)

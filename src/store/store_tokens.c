@@ -73,7 +73,7 @@ int store_issue_token(struct store *store, struct slice email, struct slice name
     return store_issue_token_until(store, email, name, 0, token, id);
 }
 
-/* ---- listing ---- */
+/* ---- listing --------------------------------------------------------------------------------------------------- */
 
 static const struct statement list_all = {
     BOTH("SELECT t.id, u.email, t.name, t.created_at, t.last_used_at, t.expires_at FROM api_tokens t "
@@ -115,7 +115,7 @@ int store_list_tokens(struct store *store, struct slice email, int (*token)(void
     return rows < 0 ? rows : KV_OK;
 }
 
-/* ---- revoking ---- */
+/* ---- revoking -------------------------------------------------------------------------------------------------- */
 
 static const struct statement revoke_one = {BOTH("DELETE FROM api_tokens WHERE id = $1")};
 static const struct statement revoke_named = {BOTH("DELETE FROM api_tokens WHERE user_id = $1 AND name = $2")};

@@ -67,7 +67,7 @@ const struct transfer_kind *transfer_kind_at(size_t index)
     return index < TABLES ? &tables[index].kind : NULL;
 }
 
-/* ---- out ---- */
+/* ---- out ------------------------------------------------------------------------------------------------------- */
 
 struct exporting {
     const struct transfer_kind *kind;
@@ -105,7 +105,7 @@ int store_export(struct store *store,
     return error < 0 ? error : KV_OK;
 }
 
-/* ---- in ---- */
+/* ---- in -------------------------------------------------------------------------------------------------------- */
 
 static bool unhex(struct slice hex, uint8_t out[BLAKE3_LEN])
 {

@@ -12,7 +12,7 @@
 
 #define SLUG_TRIES 8
 
-/* ---- users ---- */
+/* ---- users ----------------------------------------------------------------------------------------------------- */
 
 static const struct statement insert_user = {
     BOTH("INSERT INTO users (id, email, slug, created_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING"),
@@ -154,7 +154,7 @@ int store_disable_user(struct store *store, struct slice email, bool disabled)
     return rows < 0 ? rows : KV_OK;
 }
 
-/* ---- deleting ---- */
+/* ---- deleting -------------------------------------------------------------------------------------------------- */
 
 /* No address has a colon in it, so nobody can ask for this one. */
 static const struct statement bury_user = {
@@ -191,7 +191,7 @@ int store_delete_user(struct store *store, struct slice email)
     return rows;
 }
 
-/* ---- another slug ---- */
+/* ---- another slug ---------------------------------------------------------------------------------------------- */
 
 static const struct statement lock_slug = {
     .sqlite = "SELECT slug FROM users WHERE id = $1 AND deleted_at IS NULL",

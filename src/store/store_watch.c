@@ -33,7 +33,7 @@ struct store_watch {
     void *arg;
 };
 
-/* ---- what the database said ---- */
+/* ---- what the database said ------------------------------------------------------------------------------------ */
 
 static const struct statement ask_all = {
     .sqlite = "SELECT 'token', t.id, t.expires_at, u.disabled_at, u.deleted_at FROM api_tokens t "
@@ -114,7 +114,7 @@ static const char *judge(const struct findings *findings, const struct store_wat
     return NULL;
 }
 
-/* ---- one poll ---- */
+/* ---- one poll -------------------------------------------------------------------------------------------------- */
 
 /* JSON arrays of all that is watched: UUIDs and labels, which need no escapes. With the lock held. */
 static int list_watched(struct store_thread *thread, struct buffer *tokens, struct buffer *names)
@@ -189,7 +189,7 @@ void *store_watch_main(void *arg)
     return NULL;
 }
 
-/* ---- on the watch's worker ---- */
+/* ---- on the watch's worker ------------------------------------------------------------------------------------- */
 
 static void deliver(struct task *task)
 {
