@@ -1,5 +1,5 @@
 /*
- * The forwarding rules as one table from field names to what they are, and one loop per direction that reads it.
+ * The forwarding rules as a table from field names to what they are, and one loop per direction that reads it.
  * Removal comes first and our own fields last, so that nothing a peer writes can take away what the edge sets.
  */
 #include "http/forward.h"
@@ -23,64 +23,47 @@ enum kind {
 struct rule {
     struct slice name;
     enum kind kind;
-    bool prefix; /* every name that begins so */
 };
 
 #define NAME(literal)                                                                                                  \
     {                                                                                                                  \
         (literal), sizeof(literal) - 1                                                                                 \
     }
-#define RULE(name, k)                                                                                                  \
+#define RULE(name, what)                                                                                               \
     {                                                                                                                  \
-        NAME(name), (k), false                                                                                         \
-    }
-#define PREFIX(name, k)                                                                                                \
-    {                                                                                                                  \
-        NAME(name), (k), true                                                                                          \
+        NAME(name), KIND_##what                                                                                        \
     }
 
-/* Exact names before the prefixes that cover them. */
-static const struct rule rules[] = {
-    RULE("connection", KIND_HOP),
-    RULE("keep-alive", KIND_HOP),
-    RULE("proxy-connection", KIND_HOP),
-    RULE("proxy-authenticate", KIND_HOP),
-    RULE("proxy-authorization", KIND_HOP),
-    RULE("te", KIND_HOP),
-    RULE("transfer-encoding", KIND_HOP),
-    RULE("upgrade", KIND_HOP),
-    RULE("http2-settings", KIND_HOP),
-    RULE("expect", KIND_EDGE),
-    RULE("proxy", KIND_EDGE),
-    RULE("host", KIND_HOST),
-    RULE("content-length", KIND_LENGTH),
-    RULE("cookie", KIND_COOKIE),
-    RULE("x-forwarded-for", KIND_ADDED),
-    RULE("x-forwarded-proto", KIND_ADDED),
-    RULE("x-forwarded-host", KIND_ADDED),
-    RULE("x-real-ip", KIND_ADDED),
-    RULE("forwarded", KIND_FORWARDING),
-    PREFIX("x-forwarded-", KIND_FORWARDING),
-    PREFIX("kavilo-", KIND_INTERNAL),
-    RULE("age", KIND_MODIFIER),
-    RULE("authorization", KIND_MODIFIER),
-    RULE("cache-control", KIND_MODIFIER),
-    RULE("content-encoding", KIND_MODIFIER),
-    RULE("content-range", KIND_MODIFIER),
-    RULE("content-type", KIND_MODIFIER),
-    RULE("date", KIND_MODIFIER),
-    RULE("expires", KIND_MODIFIER),
-    PREFIX("if-", KIND_MODIFIER),
-    RULE("location", KIND_MODIFIER),
-    RULE("max-forwards", KIND_MODIFIER),
-    RULE("pragma", KIND_MODIFIER),
-    RULE("range", KIND_MODIFIER),
-    RULE("retry-after", KIND_MODIFIER),
-    RULE("set-cookie", KIND_MODIFIER),
-    RULE("trailer", KIND_MODIFIER),
-    RULE("vary", KIND_MODIFIER),
-    RULE("warning", KIND_MODIFIER),
-    RULE("www-authenticate", KIND_MODIFIER),
+/* Whole names by their length, so that a name is compared with one or two at most; a row ends with an empty rule. */
+#define LONGEST_NAME 19
+static const struct rule rules[LONGEST_NAME + 1][5] = {
+    [2] = {RULE("te", HOP)},
+    [3] = {RULE("age", MODIFIER)},
+    [4] = {RULE("host", HOST), RULE("date", MODIFIER), RULE("vary", MODIFIER)},
+    [5] = {RULE("proxy", EDGE), RULE("range", MODIFIER)},
+    [6] = {RULE("cookie", COOKIE), RULE("expect", EDGE), RULE("pragma", MODIFIER)},
+    [7] = {RULE("upgrade", HOP), RULE("expires", MODIFIER), RULE("trailer", MODIFIER), RULE("warning", MODIFIER)},
+    [8] = {RULE("location", MODIFIER)},
+    [9] = {RULE("forwarded", FORWARDING), RULE("x-real-ip", ADDED)},
+    [10] = {RULE("connection", HOP), RULE("keep-alive", HOP), RULE("set-cookie", MODIFIER)},
+    [11] = {RULE("retry-after", MODIFIER)},
+    [12] = {RULE("content-type", MODIFIER), RULE("max-forwards", MODIFIER)},
+    [13] = {RULE("authorization", MODIFIER), RULE("cache-control", MODIFIER), RULE("content-range", MODIFIER)},
+    [14] = {RULE("content-length", LENGTH), RULE("http2-settings", HOP)},
+    [15] = {RULE("x-forwarded-for", ADDED)},
+    [16] = {RULE("proxy-connection", HOP), RULE("x-forwarded-host", ADDED), RULE("content-encoding", MODIFIER),
+            RULE("www-authenticate", MODIFIER)},
+    [17] = {RULE("transfer-encoding", HOP), RULE("x-forwarded-proto", ADDED)},
+    [18] = {RULE("proxy-authenticate", HOP)},
+    [19] = {RULE("proxy-authorization", HOP)},
+};
+
+/* Beginnings of names, asked after the whole names that they cover. */
+static const struct rule prefixes[] = {
+    RULE("x-forwarded-", FORWARDING),
+    RULE("kavilo-", INTERNAL),
+    RULE("if-", MODIFIER),
+    {{NULL, 0}, KIND_PLAIN},
 };
 
 static char lower(char c)
@@ -88,39 +71,38 @@ static char lower(char c)
     return (char)(c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c);
 }
 
-/* Whether name begins with `known` when case is ignored and '_' is '-'; *disguised becomes true if that was needed. */
-static bool begins_like(struct slice name, struct slice known, bool *disguised)
+/* Whether name begins with the rule's when case is ignored and '_' is '-', and what it is then. */
+static bool matches(struct slice name, const struct rule *rule, enum kind *kind)
 {
     bool underscore = false;
-    for (size_t i = 0; i < known.len; i++) {
+    for (size_t i = 0; i < rule->name.len; i++) {
         char c = lower(name.data[i]);
         if (c == '_') {
             underscore = true;
             c = '-';
         }
-        if (c != known.data[i])
+        if (c != rule->name.data[i])
             return false;
     }
-    *disguised = underscore;
+    *kind = rule->kind;
+    if (underscore)
+        *kind = rule->kind == KIND_MODIFIER ? KIND_PLAIN : KIND_DISGUISED;
     return true;
 }
 
 static enum kind kind_of(struct slice name)
 {
+    enum kind kind;
     if (name.len == 0)
         return KIND_PLAIN;
     char first = lower(name.data[0]);
-    for (size_t i = 0; i < sizeof(rules) / sizeof(rules[0]); i++) {
-        const struct rule *rule = &rules[i];
-        bool disguised;
-        if (rule->name.data[0] != first || (rule->prefix ? name.len < rule->name.len : name.len != rule->name.len))
-            continue;
-        if (!begins_like(name, rule->name, &disguised))
-            continue;
-        if (disguised)
-            return rule->kind == KIND_MODIFIER ? KIND_PLAIN : KIND_DISGUISED;
-        return rule->kind;
-    }
+    if (name.len <= LONGEST_NAME)
+        for (const struct rule *rule = rules[name.len]; rule->name.len > 0; rule++)
+            if (rule->name.data[0] == first && matches(name, rule, &kind))
+                return kind;
+    for (const struct rule *rule = prefixes; rule->name.len > 0; rule++)
+        if (rule->name.data[0] == first && name.len >= rule->name.len && matches(name, rule, &kind))
+            return kind;
     return KIND_PLAIN;
 }
 
@@ -129,7 +111,7 @@ bool forward_is_hop_by_hop(struct slice name)
     return kind_of(name) == KIND_HOP;
 }
 
-/* ---- what Connection names ---- */
+/* ---- what Connection names ------------------------------------------------------------------------------------- */
 
 struct options {
     struct slice names[FORWARD_OPTIONS_MAX];
@@ -140,7 +122,7 @@ static void collect_options(const struct head *head, struct options *options)
 {
     options->count = 0;
     for (size_t i = 0; i < head->count; i++) {
-        if (!slice_equals_nocase(head->fields[i].name, SLICE("connection")))
+        if (!field_is(&head->fields[i], SLICE("connection")))
             continue;
         struct slice rest = head->fields[i].value, name;
         while (options->count < FORWARD_OPTIONS_MAX && slice_next_element(&rest, &name)) {
@@ -159,13 +141,13 @@ static bool is_named(const struct options *options, struct slice name)
     return false;
 }
 
-/* ---- requests ---- */
+/* ---- requests -------------------------------------------------------------------------------------------------- */
 
 /* The last field of that name: behind a trusted proxy the line it wrote itself. Empty if there is none. */
 static struct slice last_value(const struct head *head, struct slice name)
 {
     for (size_t i = head->count; i > 0; i--)
-        if (slice_equals_nocase(head->fields[i - 1].name, name))
+        if (field_is(&head->fields[i - 1], name))
             return head->fields[i - 1].value;
     return (struct slice){0};
 }
@@ -275,7 +257,7 @@ struct head *forward_request(const struct head *request, const struct forward_fa
     return out;
 }
 
-/* ---- responses and trailers ---- */
+/* ---- responses and trailers ------------------------------------------------------------------------------------ */
 
 struct head *forward_response(const struct head *response)
 {

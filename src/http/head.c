@@ -88,7 +88,7 @@ static char *append(char *to, struct slice text)
 
 static bool is_part(const struct field *field, struct slice name)
 {
-    return field->value.len > 0 && slice_equals_nocase(field->name, name);
+    return field->value.len > 0 && field_is(field, name);
 }
 
 struct slice head_intern_joined(struct head *h, const struct head *from, struct slice name, struct slice separator,
@@ -113,11 +113,14 @@ struct slice head_intern_joined(struct head *h, const struct head *from, struct 
     return (struct slice){text, len};
 }
 
-static void lower_case(char *text, size_t len)
+/* Without branches: names are copied for every field of every head. */
+static void copy_lower_case(char *to, struct slice text)
 {
-    for (size_t i = 0; i < len; i++)
-        if (text[i] >= 'A' && text[i] <= 'Z')
-            text[i] = (char)(text[i] + ('a' - 'A'));
+    for (size_t i = 0; i < text.len; i++) {
+        unsigned char c = (unsigned char)text.data[i];
+        unsigned upper = (unsigned char)(c - 'A') < 26;
+        to[i] = (char)(c | upper << 5);
+    }
 }
 
 static bool lives_in(const struct head *h, struct slice text)
@@ -134,8 +137,7 @@ int head_add(struct head *h, struct slice name, struct slice value)
         size_t used = h->used;
         char *lower = take_room(h, name.len);
         if (lower) {
-            memcpy(lower, name.data, name.len);
-            lower_case(lower, name.len);
+            copy_lower_case(lower, name);
             name.data = lower;
             value = lives_in(h, value) ? value : head_intern(h, value);
         }
@@ -151,7 +153,7 @@ int head_add(struct head *h, struct slice name, struct slice value)
 const struct field *head_find(const struct head *h, struct slice name)
 {
     for (size_t i = 0; i < h->count; i++)
-        if (slice_equals_nocase(h->fields[i].name, name))
+        if (field_is(&h->fields[i], name))
             return &h->fields[i];
     return NULL;
 }
@@ -165,7 +167,7 @@ struct slice head_value(const struct head *h, struct slice name)
 bool head_has_token(const struct head *h, struct slice name, struct slice token)
 {
     for (size_t i = 0; i < h->count; i++) {
-        if (!slice_equals_nocase(h->fields[i].name, name))
+        if (!field_is(&h->fields[i], name))
             continue;
         struct slice rest = h->fields[i].value, element;
         while (slice_next_element(&rest, &element))
@@ -179,7 +181,7 @@ void head_remove(struct head *h, struct slice name)
 {
     uint16_t kept = 0;
     for (uint16_t i = 0; i < h->count; i++)
-        if (!slice_equals_nocase(h->fields[i].name, name))
+        if (!field_is(&h->fields[i], name))
             h->fields[kept++] = h->fields[i];
     h->count = kept;
 }

@@ -68,6 +68,12 @@ struct slice head_intern_joined(struct head *h, const struct head *from, struct 
  */
 int head_add(struct head *h, struct slice name, struct slice value);
 
+/* Whether a field has that name, compared without case. */
+static inline bool field_is(const struct field *field, struct slice name)
+{
+    return field->name.len == name.len && slice_equals_nocase(field->name, name);
+}
+
 /* The first field of that name, compared without case, or NULL. */
 const struct field *head_find(const struct head *h, struct slice name);
 

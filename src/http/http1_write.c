@@ -1,6 +1,6 @@
 /*
- * Heads and chunk framing as bytes. A head is measured and judged first (measure), then the buffer is given room once
- * and everything is copied in; so a refusal leaves the buffer as it was.
+ * Heads and chunk framing as bytes. The buffer is given room once, fields are judged as they are copied, and the
+ * buffer's length moves last; so a refusal leaves it as it was.
  *
  * Framing comes from the arguments alone. Fields of the head that would frame the message or steer the connection are
  * left out: nothing that an earlier hop said about its own connection can reach the next one.
@@ -48,37 +48,31 @@ static char *put_framing(char *to, enum http1_framing framing, uint64_t length)
     return put(to, SLICE("\r\n"));
 }
 
-static bool is_content_length(struct slice name)
+/* Room for all fields of a head, each with its ": " and CRLF. */
+static size_t fields_size(const struct head *head)
 {
-    return name.len == 14 && slice_equals_nocase(name, SLICE("content-length"));
+    return head_text_size(head) + 4 * (size_t)head->count;
 }
 
 /* Fields that the writer makes itself or that end at this hop. TE stays: it is announced in Connection. */
-static bool is_left_out(struct slice name)
+static bool is_left_out(const struct field *field)
 {
-    if (is_content_length(name))
+    if (field_is(field, SLICE("content-length")))
         return true;
-    return forward_is_hop_by_hop(name) && !slice_equals_nocase(name, SLICE("te"));
+    return forward_is_hop_by_hop(field->name) && !field_is(field, SLICE("te"));
 }
 
-/* Adds what the fields take to *size and counts Hosts. 0, or KV_EINVAL for one that cannot be written. */
-static int measure_fields(const struct head *head, size_t *size, unsigned *hosts)
+/* Copies the fields that cross a hop and counts Hosts. NULL for a field that could be read as something else. */
+static char *put_fields(char *to, const struct head *head, unsigned *hosts)
 {
     for (size_t i = 0; i < head->count; i++) {
         const struct field *field = &head->fields[i];
         if (!http_is_token(field->name) || !http_is_field_value(field->value))
-            return KV_EINVAL;
-        *size += field->name.len + field->value.len + 4;
-        *hosts += slice_equals_nocase(field->name, SLICE("host"));
+            return NULL;
+        *hosts += field_is(field, SLICE("host"));
+        if (!is_left_out(field))
+            to = put_field(to, field->name, field->value);
     }
-    return 0;
-}
-
-static char *put_fields(char *to, const struct head *head)
-{
-    for (size_t i = 0; i < head->count; i++)
-        if (!is_left_out(head->fields[i].name))
-            to = put_field(to, head->fields[i].name, head->fields[i].value);
     return to;
 }
 
@@ -89,24 +83,26 @@ static bool is_upgrade(const struct head *head)
 
 int http1_write_request(struct buffer *out, const struct head *head, enum http1_framing framing, uint64_t length)
 {
-    unsigned hosts = 0;
-    size_t size = FIXED_MAX + head->method.len + head->target.len + head->authority.len + head->protocol.len;
     if (!http_is_token(head->method) || !http_is_target(head->target) || framing == HTTP1_UNTIL_CLOSE)
-        return KV_EINVAL;
-    if (measure_fields(head, &size, &hosts) || hosts > 1 || (hosts == 0 && !http_is_authority(head->authority)))
         return KV_EINVAL;
     if (is_upgrade(head) && !http_is_protocol_list(head->protocol))
         return KV_EINVAL;
-    int error = buffer_reserve(out, size);
+    int error = buffer_reserve(out, FIXED_MAX + fields_size(head));
     if (error)
         return error;
 
     char *at = out->data + out->len;
     at = put(put(at, head->method), SLICE(" "));
     at = put(put(at, head->target), SLICE(" HTTP/1.1\r\n"));
-    if (hosts == 0)
+    if (!head_find(head, SLICE("host"))) {
+        if (!http_is_authority(head->authority))
+            return KV_EINVAL;
         at = put_field(at, SLICE("host"), head->authority);
-    at = put_fields(at, head);
+    }
+    unsigned hosts = 0;
+    at = put_fields(at, head, &hosts);
+    if (!at || hosts > 1)
+        return KV_EINVAL;
     at = put_framing(at, framing, length);
     bool te = head_find(head, SLICE("te")) != NULL;
     if (is_upgrade(head)) {
@@ -135,22 +131,23 @@ int http1_write_response(struct buffer *out, const struct head *head, enum http1
                          bool keep_alive, bool http10)
 {
     unsigned hosts = 0, status = head->status;
-    size_t size = FIXED_MAX + head->protocol.len;
     bool bodiless = status < 200 || status == 204;
-    if (status < 100 || status > 999 || measure_fields(head, &size, &hosts))
+    if (status < 100 || status > 999)
         return KV_EINVAL;
     if ((bodiless && framing != HTTP1_NO_BODY) || (http10 && framing == HTTP1_CHUNKED))
         return KV_EINVAL;
     if (status == 101 && !http_is_protocol_list(head->protocol))
         return KV_EINVAL;
-    int error = buffer_reserve(out, size);
+    int error = buffer_reserve(out, FIXED_MAX + fields_size(head));
     if (error)
         return error;
 
     char *at = out->data + out->len;
     at = put_number(put(at, SLICE("HTTP/1.1 ")), status);
     at = put(put(put(at, SLICE(" ")), slice_of(http_status_phrase(status))), SLICE("\r\n"));
-    at = put_fields(at, head);
+    at = put_fields(at, head, &hosts);
+    if (!at)
+        return KV_EINVAL;
     at = put_framing(at, framing, length);
     struct slice described = head_value(head, SLICE("content-length"));
     if (framing == HTTP1_NO_BODY && !bodiless && described.len &&
@@ -178,15 +175,14 @@ size_t http1_chunk_prefix(uint64_t len, char out[HTTP1_CHUNK_PREFIX_LEN])
 int http1_write_last_chunk(struct buffer *out, const struct head *trailers)
 {
     unsigned hosts = 0;
-    size_t size = sizeof("0\r\n\r\n") - 1;
-    if (trailers && measure_fields(trailers, &size, &hosts))
-        return KV_EINVAL;
-    int error = buffer_reserve(out, size);
+    int error = buffer_reserve(out, sizeof("0\r\n\r\n") - 1 + (trailers ? fields_size(trailers) : 0));
     if (error)
         return error;
     char *at = put(out->data + out->len, SLICE("0\r\n"));
     if (trailers)
-        at = put_fields(at, trailers);
+        at = put_fields(at, trailers, &hosts);
+    if (!at)
+        return KV_EINVAL;
     at = put(at, SLICE("\r\n"));
     out->len = (size_t)(at - out->data);
     return 0;

@@ -35,7 +35,7 @@ static inline size_t http_span(struct slice s, enum http_char what)
     return n;
 }
 
-/* Position of the first control byte other than HTAB (0x00-0x1f, 0x7f) at or behind `from`, or s.len. Eight bytes a
+/* Position of the first control byte other than HTAB (0x00-0x1f, 0x7f) at or behind `from`, or s.len. Many bytes a
  * step: this is the scan that every byte of every head goes through. */
 size_t http_find_control(struct slice s, size_t from);
 
