@@ -2,7 +2,7 @@
  * The server from start to end:
  *
  *     settings ── store open, migrated ── certificates ── ports bound ── workers ── listening ── signals
- *     SIGTERM ── stop accepting ── drain (--grace) ── stop ── everything freed in reverse
+ *     SIGTERM ── stop accepting ── drain (--grace) ── stop ── admin listener closed ── everything freed in reverse
  *
  * Whatever can fail because of a setting is done before the first thread starts and the first visitor is answered:
  * nothing is half-started.
@@ -24,16 +24,18 @@
 #include "io/listener.h"
 #include "io/tls.h"
 #include "io/worker.h"
+#include "ops/ops.h"
 #include "store/store_thread.h"
 #include "tunnel/registry.h"
 
 #define POLL_MS        20   /* how often a draining server looks whether it is done */
 #define STOP_MS        3000 /* for connections to send their last words */
-#define LISTENER_KINDS 2
+#define LISTENER_KINDS 3
 
 enum listener_kind {
     LISTEN_EDGE,
-    LISTEN_CONTROL
+    LISTEN_CONTROL,
+    LISTEN_ADMIN /* last: it stays up while the others drain */
 };
 
 struct server {
@@ -47,6 +49,7 @@ struct server {
     struct registry *registry;
     struct edge *edge;
     struct control *control;
+    struct ops *ops;
     struct listener **listeners[LISTENER_KINDS];
 };
 
@@ -97,9 +100,15 @@ static void on_client(void *arg, int fd)
     control_accept(server->control, fd);
 }
 
+static void on_operator(void *arg, int fd)
+{
+    struct server *server = arg;
+    ops_accept(server->ops, fd);
+}
+
 static void start_listeners(struct server *server, unsigned worker)
 {
-    static void (*const accepted[LISTENER_KINDS])(void *, int) = {on_visitor, on_client};
+    static void (*const accepted[LISTENER_KINDS])(void *, int) = {on_visitor, on_client, on_operator};
     for (int kind = 0; kind < LISTENER_KINDS; kind++) {
         int fd = server->fds[kind][worker];
         server->fds[kind][worker] = -1;
@@ -109,12 +118,21 @@ static void start_listeners(struct server *server, unsigned worker)
     }
 }
 
-static void stop_listeners(struct server *server, unsigned worker)
+static void stop_listener(struct server *server, enum listener_kind kind, unsigned worker)
 {
-    for (int kind = 0; kind < LISTENER_KINDS; kind++) {
-        listener_stop(server->listeners[kind][worker]);
-        server->listeners[kind][worker] = NULL;
-    }
+    listener_stop(server->listeners[kind][worker]);
+    server->listeners[kind][worker] = NULL;
+}
+
+static void stop_taking_work(struct server *server, unsigned worker)
+{
+    stop_listener(server, LISTEN_EDGE, worker);
+    stop_listener(server, LISTEN_CONTROL, worker);
+}
+
+static void stop_admin(struct server *server, unsigned worker)
+{
+    stop_listener(server, LISTEN_ADMIN, worker);
 }
 
 static int bind_one(struct server *server, enum listener_kind kind, const char *flag, const char *text)
@@ -138,6 +156,8 @@ static int bind_all(struct server *server)
     int status = bind_one(server, LISTEN_EDGE, "edge-listen", server->settings->edge);
     if (status == CLI_EXIT_OK)
         status = bind_one(server, LISTEN_CONTROL, "control-listen", server->settings->control);
+    if (status == CLI_EXIT_OK)
+        status = bind_one(server, LISTEN_ADMIN, "admin-listen", server->settings->admin);
     return status;
 }
 
@@ -147,8 +167,9 @@ static void log_listening(const struct server *server)
     for (int kind = 0; kind < LISTENER_KINDS; kind++)
         sockaddr_format((const struct sockaddr *)&server->addresses[kind], texts[kind]);
     log_info("listening", log_str("edge", texts[LISTEN_EDGE]), log_str("control", texts[LISTEN_CONTROL]),
-             log_str("base_host", server->settings->base_host), log_str("tls", server->settings->tls_mode),
-             log_uint("workers", server->settings->workers), log_str("version", KV_VERSION));
+             log_str("admin", texts[LISTEN_ADMIN]), log_str("base_host", server->settings->base_host),
+             log_str("tls", server->settings->tls_mode), log_uint("workers", server->settings->workers),
+             log_str("version", KV_VERSION));
     if (strcmp(server->settings->public_scheme, "https") == 0)
         log_info("all tunnels share one site for cookies unless the base host is on the Public Suffix List",
                  log_str("base_host", server->settings->base_host));
@@ -212,9 +233,21 @@ static int start(struct server *server)
     };
     server->edge = edge_new(&edge);
     server->control = control_new(&control);
-    if (!server->store_thread || !server->registry || !server->edge || !server->control)
+    const struct ops_settings ops = {
+        .group = server->group,
+        .registry = server->registry,
+        .edge = server->edge,
+        .control = server->control,
+        .store = server->store_thread,
+        .public_scheme = s->public_scheme,
+        .public_port = control.public_port,
+        .base_host = s->base_host,
+    };
+    server->ops = ops_new(&ops);
+    if (!server->store_thread || !server->registry || !server->edge || !server->control || !server->ops)
         return cli_failure("no memory");
     on_every_worker(server, start_listeners);
+    ops_set_state(server->ops, OPS_SERVING);
     return CLI_EXIT_OK;
 }
 
@@ -240,7 +273,8 @@ static bool wait_until_gone(const struct server *server, const sigset_t *signals
 
 static void drain(struct server *server, const sigset_t *signals)
 {
-    on_every_worker(server, stop_listeners);
+    ops_set_state(server->ops, OPS_DRAINING);
+    on_every_worker(server, stop_taking_work);
     log_info("draining: no new requests, those in flight may finish", log_uint("grace_ms", server->settings->grace_ms),
              log_uint("connections", alive(server)));
     control_drain(server->control);
@@ -253,6 +287,13 @@ static void drain(struct server *server, const sigset_t *signals)
     wait_until_gone(server, signals, STOP_MS);
 }
 
+/* The last to go: it can be asked about the drain. Nothing of it runs when this returns, so the store may end. */
+static void end_admin(struct server *server)
+{
+    ops_stop(server->ops);
+    on_every_worker(server, stop_admin);
+}
+
 static void serve_until_signal(struct server *server, const sigset_t *signals)
 {
     int signal_number = 0;
@@ -261,6 +302,7 @@ static void serve_until_signal(struct server *server, const sigset_t *signals)
     while (signal_number == SIGHUP);
     log_info("stopping", log_str("signal", strsignal(signal_number)));
     drain(server, signals);
+    end_admin(server);
 }
 
 /* In the reverse order of the start; legal at any stage of it. */
@@ -268,6 +310,7 @@ static void tear_down(struct server *server)
 {
     store_thread_stop(server->store_thread);
     worker_group_stop(server->group, STOP_MS);
+    ops_free(server->ops);
     control_free(server->control);
     edge_free(server->edge);
     if (server->group)
