@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/random.h"
 #include "store/store_backend.h"
 #include "store/store_time.h"
 
@@ -24,8 +25,10 @@ struct sqlite {
     struct backend backend;
     char *path;
     bool make_folder;
-    sqlite3 *db;  /* NULL: not open */
-    bool suspect; /* the file itself failed: open it anew before the next use */
+    sqlite3 *db;         /* NULL: not open */
+    uint64_t patience;   /* milliseconds to wait for another connection's write */
+    uint64_t wait_until; /* of the wait that is under way */
+    bool suspect;        /* the file itself failed: open it anew before the next use */
     struct {
         const struct statement *statement;
         sqlite3_stmt *prepared;
@@ -84,6 +87,19 @@ static int failed(struct sqlite *s, const char *what)
 }
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */
+
+/* Called by SQLite while another connection has the lock. Short random pauses, so that whoever waits has the same
+ * chance as whoever comes; SQLite's own handler sleeps longer and longer, and starves beside busy writers. */
+static int wait_for_lock(void *arg, int waits)
+{
+    struct sqlite *s = arg;
+    if (waits == 0)
+        s->wait_until = store_ticks() + s->patience;
+    if (store_ticks() >= s->wait_until)
+        return 0;
+    sqlite3_sleep(1 + (int)random_below(4));
+    return 1;
+}
 
 static void close_db(struct sqlite *s)
 {
@@ -153,7 +169,8 @@ static int sqlite_connect(struct backend *backend)
 
     if (sqlite3_open_v2(s->path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
         goto failed;
-    sqlite3_busy_timeout(s->db, BACKEND_LOCK_MS);
+    s->patience = BACKEND_LOCK_MS;
+    sqlite3_busy_handler(s->db, wait_for_lock, s);
     if (set_up(s) != SQLITE_OK)
         goto failed;
     return KV_OK;
@@ -231,7 +248,7 @@ static int sqlite_run(struct backend *backend, const struct statement *statement
         return error;
 
     if (statement->may_be_lost)
-        sqlite3_busy_timeout(s->db, 0);
+        s->patience = 0;
     int rows = 0, code;
     while ((code = sqlite3_step(prepared)) == SQLITE_ROW) {
         rows++;
@@ -246,7 +263,7 @@ static int sqlite_run(struct backend *backend, const struct statement *statement
     sqlite3_reset(prepared);
     sqlite3_clear_bindings(prepared);
     if (statement->may_be_lost)
-        sqlite3_busy_timeout(s->db, BACKEND_LOCK_MS);
+        s->patience = BACKEND_LOCK_MS;
     return error != KV_OK ? error : rows;
 }
 
@@ -270,10 +287,10 @@ static int sqlite_begin(struct backend *backend, enum backend_transaction kind)
     /* IMMEDIATE takes the write lock now, where waiting for it is possible: a reader that becomes a writer later may
      * only be refused. It is also what lets one migrator at a time in. */
     if (kind == BACKEND_MIGRATE)
-        sqlite3_busy_timeout(s->db, BACKEND_MIGRATE_MS);
+        s->patience = BACKEND_MIGRATE_MS;
     int code = sqlite3_exec(s->db, kind == BACKEND_READ ? "BEGIN" : "BEGIN IMMEDIATE", NULL, NULL, NULL);
     if (kind == BACKEND_MIGRATE)
-        sqlite3_busy_timeout(s->db, BACKEND_LOCK_MS);
+        s->patience = BACKEND_LOCK_MS;
     return code == SQLITE_OK ? KV_OK : failed(s, "cannot use");
 }
 

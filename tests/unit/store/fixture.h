@@ -50,7 +50,7 @@ struct fixture_test {
 #define FIXTURE_UNUSED __attribute__((unused)) static
 #define OK(expression) assert_int_equal((expression), KV_OK)
 
-/* ---- SQL from outside, as an operator with psql or sqlite3 would run it ---- */
+/* ---- SQL from outside, as an operator with psql or sqlite3 would run it ---------------------------------------- */
 
 FIXTURE_UNUSED void fixture_fail(const char *sql, const char *why)
 {
@@ -109,7 +109,7 @@ FIXTURE_UNUSED void fixture_sql(struct fixture *f, const char *sql)
             fail_msg("'%s' is not in '%s'", part, store_error((f)->store));                                            \
     } while (0)
 
-/* ---- one test's database ---- */
+/* ---- one test's database --------------------------------------------------------------------------------------- */
 
 FIXTURE_UNUSED struct store *fixture_open(struct fixture *f)
 {
@@ -162,7 +162,7 @@ FIXTURE_UNUSED int fixture_teardown(void **state)
     return 0;
 }
 
-/* ---- short ways to say what tests say all the time ---- */
+/* ---- short ways to say what tests say all the time ------------------------------------------------------------- */
 
 FIXTURE_UNUSED void fixture_user(struct fixture *f, const char *email, const char *slug)
 {

@@ -30,7 +30,7 @@ static struct store_account claim(struct fixture *f, const char *email, const ch
     return account;
 }
 
-/* ---- users ---- */
+/* ---- users ----------------------------------------------------------------------------------------------------- */
 
 static int note_users(void *arg, const struct store_user *user)
 {
@@ -86,7 +86,7 @@ static void test_deleted_user_keeps_names_from_others(void **state)
     assert_int_equal(problems(f), 0);
 }
 
-/* ---- slugs ---- */
+/* ---- slugs ----------------------------------------------------------------------------------------------------- */
 
 static void test_set_slug(void **state)
 {
@@ -154,7 +154,7 @@ static void test_set_slug_is_all_or_nothing(void **state)
     assert_sql(f, "SELECT slug FROM users WHERE email = 'a@x'", "old");
 }
 
-/* ---- tokens ---- */
+/* ---- tokens ---------------------------------------------------------------------------------------------------- */
 
 static int note_tokens(void *arg, const struct store_token *token)
 {
@@ -191,7 +191,7 @@ static void test_list_and_revoke_tokens(void **state)
     assert_int_equal(store_revoke_tokens_named(f->store, SLICE("alice@x"), SLICE("home"), &revoked), KV_ENOTFOUND);
 }
 
-/* ---- names ---- */
+/* ---- names ----------------------------------------------------------------------------------------------------- */
 
 static int note_names(void *arg, const struct store_name *name)
 {
@@ -252,7 +252,7 @@ static void test_mark_of_a_released_row_is_no_name(void **state)
     assert_int_equal(store_release_name(f->store, SLICE("a@x"), slice_of(mark)), KV_ENOTFOUND);
 }
 
-/* ---- check ---- */
+/* ---- check ----------------------------------------------------------------------------------------------------- */
 
 static void test_check_finds_what_is_wrong(void **state)
 {
@@ -307,7 +307,7 @@ static void test_check_finds_damage(void **state)
         assert_sentence(f, "malformed");
 }
 
-/* ---- export and import ---- */
+/* ---- export and import ----------------------------------------------------------------------------------------- */
 
 struct copying {
     struct store *to;

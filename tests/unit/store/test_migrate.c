@@ -59,7 +59,7 @@ static void test_failed_migration_leaves_nothing(void **state)
     fixture_sql(f, "CREATE TABLE two (a integer)"); /* would fail, were it there */
 }
 
-/* ---- databases of the original system ---- */
+/* ---- databases of the original system -------------------------------------------------------------------------- */
 
 static const char *original_schema(const struct fixture *f)
 {
@@ -135,7 +135,7 @@ static void test_others_tables_are_refused(void **state)
     OK(store_migrate(f->store));
 }
 
-/* ---- many servers start at once ---- */
+/* ---- many servers start at once -------------------------------------------------------------------------------- */
 
 #define SERVERS 8
 

@@ -13,7 +13,7 @@ static struct fixture *ready(void **state)
     return f;
 }
 
-/* ---- making users ---- */
+/* ---- making users ---------------------------------------------------------------------------------------------- */
 
 static void test_user_gets_slug(void **state)
 {
@@ -115,7 +115,7 @@ static void test_slug_collisions_end(void **state)
     assert_sql(f, "SELECT count(*) FROM users", "1");
 }
 
-/* ---- tokens ---- */
+/* ---- tokens ---------------------------------------------------------------------------------------------------- */
 
 static void test_token_is_kept_as_hash(void **state)
 {
@@ -203,7 +203,7 @@ static void test_last_use_is_noted_once_a_minute(void **state)
     assert_sql(f, "SELECT count(*) FROM api_tokens WHERE last_used_at < '2021-01-01'", "0");
 }
 
-/* ---- names ---- */
+/* ---- names ----------------------------------------------------------------------------------------------------- */
 
 static void test_name_is_stored_once(void **state)
 {
@@ -289,7 +289,7 @@ static void test_random_names_avoid_stored_ones(void **state)
     assert_int_equal(store_subdomain_is_free(f->store, SLICE("quick-fox-3947")), KV_EEXIST);
 }
 
-/* ---- the operator's SQL ---- */
+/* ---- the operator's SQL ---------------------------------------------------------------------------------------- */
 
 static void test_rewritten_slug_and_subdomains(void **state)
 {
