@@ -30,6 +30,7 @@
 
 /* The tunnel's link */
 #define LIMIT_MESSAGE_BYTES        (4 * 1024 * 1024) /* one gRPC message; deployed clients refuse more */
+#define LIMIT_GREETING_BYTES       (16 * 1024)       /* one message before the peer is known: a stranger's memory */
 #define LIMIT_HELLO_MS             10000             /* from connect to Hello */
 #define LIMIT_PING_MS              5000              /* silence before we ask whether the peer lives */
 #define LIMIT_DEAD_MS              15000             /* silence after which it does not */

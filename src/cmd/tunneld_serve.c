@@ -179,7 +179,7 @@ static void log_listening(const struct server *server)
 
 static int load_certificates(struct server *server)
 {
-    static const char *const http[] = {"http/1.1", NULL};
+    static const char *const http[] = {"h2", "http/1.1", NULL};
     static const char *const h2[] = {"h2", NULL};
     const struct serve_settings *s = server->settings;
     char error[TLS_ERROR_LEN];

@@ -52,10 +52,15 @@ static void run_order(struct task *task)
     struct edge_local *local = edge_local(edge);
     free(order);
     local->draining = true;
-    struct edge_h1 *next;
-    for (struct edge_h1 *h1 = local->conns; h1; h1 = next) {
-        next = edge_h1_next(h1);
+    struct edge_h1 *next_h1;
+    for (struct edge_h1 *h1 = local->h1_conns; h1; h1 = next_h1) {
+        next_h1 = edge_h1_next(h1);
         edge_h1_drain(h1, now);
+    }
+    struct edge_h2 *next_h2;
+    for (struct edge_h2 *h2 = local->h2_conns; h2; h2 = next_h2) {
+        next_h2 = edge_h2_next(h2);
+        edge_h2_drain(h2, now);
     }
 }
 

@@ -1,13 +1,24 @@
-/* A visitor's connection until it is known which HTTP it speaks: TLS, then the codec by ALPN. */
+/*
+ * A visitor's connection until it is known which HTTP it speaks: by ALPN after a TLS handshake; in the clear by its
+ * first bytes, which are HTTP/2's preface (RFC 9113, 3.4, prior knowledge) or anything else.
+ */
 #include <stdlib.h>
+#include <string.h>
 
+#include "base/limits.h"
 #include "base/log.h"
 #include "edge/edge_impl.h"
 #include "io/conn.h"
 
+static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+#define PREFACE_LEN (sizeof(preface) - 1)
+
 struct newcomer {
     struct edge *edge;
     struct conn *conn;
+    struct deadline deadline; /* to the first bytes */
+    char seen[PREFACE_LEN];   /* of the preface so far */
+    size_t seen_len;
     struct free_node free;
 };
 
@@ -18,22 +29,49 @@ static void free_newcomer(struct free_node *node)
 
 static void leave(struct newcomer *n)
 {
+    deadline_cancel(&n->deadline);
     n->free.free = free_newcomer;
     worker_free_later(conn_worker(n->conn), &n->free);
+}
+
+static void on_expired(struct deadline *deadline)
+{
+    struct newcomer *n = (struct newcomer *)((char *)deadline - offsetof(struct newcomer, deadline));
+    leave(n);
+    conn_close(n->conn);
 }
 
 static void on_ready(void *owner)
 {
     struct newcomer *n = owner;
     leave(n);
-    edge_h1_start(n->edge, n->conn, (struct slice){0});
+    if (slice_equals(conn_alpn(n->conn), SLICE("h2")))
+        edge_h2_start(n->edge, n->conn, (struct slice){0});
+    else
+        edge_h1_start(n->edge, n->conn, (struct slice){0});
 }
 
+/* The bytes so far, joined with what was held back while they could still become the preface. */
 static void on_data(void *owner, struct slice bytes)
 {
     struct newcomer *n = owner;
-    leave(n);
-    edge_h1_start(n->edge, n->conn, bytes);
+    char joined[PREFACE_LEN + LIMIT_READ_BYTES];
+    if (n->seen_len > 0) {
+        memcpy(joined, n->seen, n->seen_len);
+        memcpy(joined + n->seen_len, bytes.data, bytes.len);
+        bytes = (struct slice){joined, n->seen_len + bytes.len};
+    }
+    size_t compared = bytes.len < PREFACE_LEN ? bytes.len : PREFACE_LEN;
+    if (memcmp(bytes.data, preface, compared) != 0) {
+        leave(n);
+        edge_h1_start(n->edge, n->conn, bytes);
+    } else if (bytes.len >= PREFACE_LEN) {
+        leave(n);
+        edge_h2_start(n->edge, n->conn, bytes);
+    } else {
+        memcpy(n->seen, bytes.data, bytes.len);
+        n->seen_len = bytes.len;
+    }
 }
 
 static void on_eof(void *owner)
@@ -46,7 +84,7 @@ static void on_eof(void *owner)
 static void on_closed(void *owner, int error)
 {
     struct newcomer *n = owner;
-    log_debug("visitor left during the handshake", log_str("error", kv_strerror(error)),
+    log_debug("visitor left before its first request", log_str("error", kv_strerror(error)),
               log_str("text", conn_error_text(n->conn)));
     leave(n);
 }
@@ -56,15 +94,12 @@ static const struct conn_events events = {.ready = on_ready, .data = on_data, .e
 void edge_accept(struct edge *edge, int fd)
 {
     struct newcomer *n = calloc(1, sizeof(*n));
-    if (!n) {
-        log_warn("a visitor was turned away: no memory");
-        return;
-    }
-    n->edge = edge;
-    if (conn_accept(worker_current(), fd, edge->settings.tls, &events, n, &n->conn) != KV_OK) {
+    if (!n || conn_accept(worker_current(), fd, edge->settings.tls, &events, n, &n->conn) != KV_OK) {
+        log_warn("a visitor was turned away: no memory or no descriptor");
         free(n);
         return;
     }
-    if (!conn_is_tls(n->conn))
-        on_ready(n); /* plain connections are ready as they are made */
+    n->edge = edge;
+    n->deadline.expired = on_expired;
+    deadline_arm(worker_current(), &n->deadline, LIMIT_HEAD_MS);
 }

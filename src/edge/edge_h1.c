@@ -57,7 +57,7 @@ static void dispose(struct edge_h1 *h1, enum close_reason reason, const char *te
     edge_h1_end_exchange(h1, reason, text);
     deadline_cancel(&h1->reading);
     deadline_cancel(&h1->writing);
-    DL_DELETE(local->conns, h1);
+    DL_DELETE(local->h1_conns, h1);
     atomic_fetch_sub_explicit(&local->alive, 1, memory_order_relaxed);
     h1->free.free = free_h1;
     worker_free_later(edge_h1_worker(h1), &h1->free);
@@ -460,7 +460,7 @@ void edge_h1_start(struct edge *edge, struct conn *conn, struct slice first)
     h1->reading.expired = on_reading_expired;
     h1->writing.expired = on_writing_expired;
     conn_set_owner(conn, &conn_events, h1);
-    DL_APPEND(local->conns, h1);
+    DL_APPEND(local->h1_conns, h1);
     atomic_fetch_add_explicit(&local->alive, 1, memory_order_relaxed);
     deadline_arm(edge_h1_worker(h1), &h1->reading, LIMIT_HEAD_MS);
     if (first.len > 0)

@@ -14,10 +14,12 @@
 
 struct conn;
 struct edge_h1;
+struct edge_h2;
 
 /* What one worker has; touched by that worker alone, but for the counters, which others read. */
 struct edge_local {
-    _Alignas(64) struct edge_h1 *conns;
+    _Alignas(64) struct edge_h1 *h1_conns;
+    struct edge_h2 *h2_conns;
     bool draining;
     uint64_t next_request; /* numbers the requests that reach no tunnel */
     atomic_size_t alive;
@@ -101,5 +103,12 @@ void edge_h1_start(struct edge *edge, struct conn *conn, struct slice first);
 /* Closes it if nothing is in flight, otherwise after the answer; with `now` at once. */
 void edge_h1_drain(struct edge_h1 *h1, bool now);
 struct edge_h1 *edge_h1_next(const struct edge_h1 *h1);
+
+/* ---- edge_h2.c ---- */
+
+/* The same for HTTP/2. */
+void edge_h2_start(struct edge *edge, struct conn *conn, struct slice first);
+void edge_h2_drain(struct edge_h2 *h2, bool now);
+struct edge_h2 *edge_h2_next(const struct edge_h2 *h2);
 
 #endif

@@ -221,7 +221,7 @@ struct link *link_new(struct worker *worker, struct h2_stream *stream, enum wire
     link->side = side;
     link->events = events;
     link->owner = owner;
-    link->reader.limit = LIMIT_MESSAGE_BYTES;
+    link->reader.limit = LIMIT_GREETING_BYTES;
     link->encoded.limit = LIMIT_MESSAGE_BYTES + GRPC_PREFIX_LEN;
     link->heard = worker_now(worker);
     link->next_id = 1;
@@ -243,6 +243,7 @@ int link_start(struct link *link, const struct link_terms *terms)
     if (error)
         return error;
     link->started = true;
+    link->reader.limit = LIMIT_MESSAGE_BYTES;
     send_ping(link);
     deadline_arm(link->worker, &link->liveness, LIMIT_PING_MS);
     return KV_OK;

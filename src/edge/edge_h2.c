@@ -1,0 +1,528 @@
+/*
+ * HTTP/2 to a visitor: many requests at once on one connection, each an exchange of its own.
+ *
+ *     request ── route ── exchange: body up ⇄ answer down ── closed
+ *                    └── extended CONNECT (RFC 8441) ── 200 ── raw bytes both ways
+ *
+ * Body bytes that the tunnel has no room for wait in `pending`, which the stream's window bounds: the window is given
+ * back as bytes leave for the tunnel. Answer bytes wait in the stream's output; room goes back to the tunnel when the
+ * connection has taken them.
+ */
+#include <openssl/evp.h>
+#include <stdlib.h>
+#include <utlist.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/random.h"
+#include "edge/edge_impl.h"
+#include "http/forward.h"
+#include "http/h2_conn.h"
+#include "io/conn.h"
+
+#define STREAMS_MAX      128 /* as nginx */
+#define STREAM_WINDOW    LIMIT_WINDOW_BYTES
+#define CONN_WINDOW      (1024 * 1024)
+#define MAX_FRAME_BYTES  (16 * 1024)
+#define ANSWER_MARGIN_MS 10000 /* the client's own time-out comes first and knows more */
+
+struct edge_h2 {
+    struct edge *edge;
+    struct worker *worker;
+    struct h2_conn *conn;
+    size_t streams;
+    bool draining;
+    struct deadline idle; /* without a stream */
+    struct edge_h2 *prev, *next;
+    struct free_node free;
+};
+
+/* One stream: a request and its answer. */
+struct edge_stream {
+    struct half half;
+    struct edge_h2 *h2;
+    struct h2_stream *stream; /* NULL when it is gone */
+    struct chain pending;     /* body bytes the tunnel has no room for */
+    struct head *trailers;
+    uint64_t body_bytes;
+    bool body_ended; /* by the visitor */
+    bool body_sent;  /* and all of it has gone up */
+    bool is_head, connects, answered;
+    enum edge_body_type error_type;
+    uint64_t answer_left; /* of a length that the answer announced */
+    bool has_length;
+    size_t owed;              /* answer bytes queued whose room was not given back */
+    struct deadline progress; /* an upload or download that moves nothing */
+    struct deadline answer;   /* from the end of the request to the answer's head */
+    struct free_node free;
+};
+
+static const struct half_events half_events;
+
+/* ---- the end of a stream --------------------------------------------------------------------------------------- */
+
+static void free_stream(struct free_node *node)
+{
+    struct edge_stream *s = (struct edge_stream *)((char *)node - offsetof(struct edge_stream, free));
+    chain_free(&s->pending);
+    head_free(s->trailers);
+    free(s);
+}
+
+static void close_h2(struct edge_h2 *h2);
+
+static void rest_if_idle(struct edge_h2 *h2)
+{
+    if (h2->streams > 0)
+        return;
+    if (h2->draining)
+        close_h2(h2);
+    else
+        deadline_arm(h2->worker, &h2->idle, LIMIT_IDLE_MS);
+}
+
+/* Leaves the exchange and forgets the HTTP/2 stream, which goes on by itself if it still has to end. */
+static void dispose_stream(struct edge_stream *s, enum close_reason reason, const char *text)
+{
+    half_close(&s->half, reason, text);
+    deadline_cancel(&s->progress);
+    deadline_cancel(&s->answer);
+    if (s->stream)
+        h2_set_stream_user(s->stream, NULL);
+    s->stream = NULL;
+    s->h2->streams--;
+    s->free.free = free_stream;
+    worker_free_later(s->h2->worker, &s->free);
+}
+
+static void on_stream_closed(void *user, uint32_t error_code)
+{
+    struct edge_stream *s = user;
+    struct edge_h2 *h2 = s->h2;
+    s->stream = NULL;
+    if (error_code != H2_NO_ERROR)
+        log_debug("visitor left", log_str("request", s->half.id), log_uint("h2_error", error_code));
+    dispose_stream(s, REASON_VISITOR_GONE, "the visitor reset the stream");
+    rest_if_idle(h2);
+}
+
+/* ---- error answers --------------------------------------------------------------------------------------------- */
+
+/* An error answer on a stream that has had none. */
+static bool respond_error(struct edge *edge, struct h2_stream *stream, enum close_reason reason,
+                          enum edge_body_type type, bool is_head, const char *request_id)
+{
+    struct head *head = NULL;
+    struct buffer body = {0};
+    char id[EXCHANGE_ID_LEN];
+    if (!request_id || !request_id[0]) {
+        edge_request_id(edge, id);
+        request_id = id;
+    }
+    if (edge_error_make(reason, type, request_id, &head, &body) != KV_OK)
+        return false;
+    bool has_body = !is_head && body.len > 0;
+    bool sent = h2_respond(stream, head, !has_body) == KV_OK;
+    if (sent && has_body)
+        sent = chain_append(h2_stream_output(stream), body.data, body.len) == KV_OK && h2_end(stream, NULL) == KV_OK;
+    if (sent)
+        edge_count_response(edge_local(edge), head->status);
+    log_debug("answered with an error", log_str("request", request_id), log_uint("status", head->status),
+              log_str("code", reason_text(reason)->code));
+    head_free(head);
+    buffer_free(&body);
+    return sent;
+}
+
+/* The request fails: the visitor is told, or the stream is reset so that nobody takes it for complete. */
+static void fail_stream(struct edge_stream *s, enum close_reason reason, const char *text)
+{
+    struct edge_h2 *h2 = s->h2;
+    struct h2_stream *stream = s->stream;
+    bool told = !s->answered && respond_error(h2->edge, stream, reason, s->error_type, s->is_head, s->half.id);
+    if (!told)
+        h2_reset(stream, H2_INTERNAL_ERROR);
+    else if (!s->body_ended)
+        h2_consume(stream, s->pending.bytes); /* what still comes is dropped, and the window is not ours to keep */
+    log_debug("request failed", log_str("request", s->half.id), log_str("reason", reason_text(reason)->code),
+              log_str("text", text ? text : ""));
+    dispose_stream(s, reason, text);
+    rest_if_idle(h2);
+}
+
+static void on_progress_expired(struct deadline *deadline)
+{
+    struct edge_stream *s = (struct edge_stream *)((char *)deadline - offsetof(struct edge_stream, progress));
+    fail_stream(s, REASON_VISITOR_SLOW, "no progress");
+}
+
+static void on_answer_expired(struct deadline *deadline)
+{
+    struct edge_stream *s = (struct edge_stream *)((char *)deadline - offsetof(struct edge_stream, answer));
+    fail_stream(s, REASON_CLIENT_TIMEOUT, "no answer in time");
+}
+
+/* ---- bodies going up ------------------------------------------------------------------------------------------- */
+
+static void await_answer(struct edge_stream *s)
+{
+    if (!s->answered)
+        deadline_arm(s->h2->worker, &s->answer, s->h2->edge->settings.answer_timeout_ms + ANSWER_MARGIN_MS);
+}
+
+/* Sends up as much as there is room for; true unless the stream failed. */
+static bool send_up(struct edge_stream *s)
+{
+    while (s->pending.bytes > 0 && half_credit(&s->half) > 0) {
+        struct chain part = {0};
+        size_t n = s->pending.bytes < half_credit(&s->half) ? s->pending.bytes : half_credit(&s->half);
+        if (chain_move(&part, &s->pending, n) != KV_OK) {
+            chain_free(&part);
+            fail_stream(s, REASON_INTERNAL, "no memory");
+            return false;
+        }
+        struct chunk *chunk;
+        while ((chunk = chain_pop(&part)))
+            half_send_data(&s->half, chunk);
+        h2_consume(s->stream, n);
+    }
+    bool waits_for_switch = s->connects && !s->answered;
+    if (s->body_ended && s->pending.bytes == 0 && !s->body_sent && !waits_for_switch) {
+        s->body_sent = true;
+        half_send_end(&s->half, s->trailers);
+        s->trailers = NULL;
+        if (!s->connects)
+            await_answer(s);
+    }
+    return true;
+}
+
+static void on_data(void *user, struct slice bytes)
+{
+    struct edge_stream *s = user;
+    s->body_bytes += bytes.len;
+    if (!s->connects && s->body_bytes > s->h2->edge->settings.max_request_body) {
+        edge_count_body_limit(edge_local(s->h2->edge));
+        fail_stream(s, REASON_BODY_TOO_LARGE, "the body is over the limit");
+        return;
+    }
+    struct chunk *chunk = chunk_copy(bytes.data, bytes.len);
+    if (!chunk) {
+        fail_stream(s, REASON_INTERNAL, "no memory");
+        return;
+    }
+    chain_push(&s->pending, chunk);
+    send_up(s);
+}
+
+static void on_request_trailers(void *user, const struct head *trailers)
+{
+    struct edge_stream *s = user;
+    head_free(s->trailers);
+    s->trailers = forward_trailers(trailers);
+}
+
+static void on_request_end(void *user)
+{
+    struct edge_stream *s = user;
+    s->body_ended = true;
+    send_up(s);
+}
+
+/* ---- requests -------------------------------------------------------------------------------------------------- */
+
+/* An extended CONNECT becomes the upgrade that the local service knows: GET with a key of its own making (RFC 8441, 5).
+ * NULL without memory. */
+static struct head *make_upgrade(const struct head *head)
+{
+    struct head *upgrade = head_copy(head, 1, 64);
+    unsigned char nonce[16];
+    char key[32];
+    if (!upgrade)
+        return NULL;
+    upgrade->method = SLICE("GET");
+    if (slice_equals_nocase(head->protocol, SLICE("websocket"))) {
+        random_bytes(nonce, sizeof(nonce));
+        int len = EVP_EncodeBlock((unsigned char *)key, nonce, sizeof(nonce));
+        head_add(upgrade, SLICE("sec-websocket-key"), (struct slice){key, (size_t)len});
+    }
+    return upgrade;
+}
+
+static struct edge_stream *stream_new(struct edge_h2 *h2, struct h2_stream *stream, const struct head *head, bool end)
+{
+    struct edge_stream *s = calloc(1, sizeof(*s));
+    if (!s)
+        return NULL;
+    s->h2 = h2;
+    s->stream = stream;
+    s->body_ended = s->body_sent = end;
+    s->is_head = slice_equals(head->method, SLICE("HEAD"));
+    s->connects = head->protocol.len > 0;
+    s->error_type = edge_wanted_type(head);
+    s->progress.expired = on_progress_expired;
+    s->answer.expired = on_answer_expired;
+    return s;
+}
+
+static void *begin_stream(struct edge_h2 *h2, struct h2_stream *stream, const struct edge_request *request, bool end)
+{
+    struct address link;
+    enum edge_body_type type = edge_wanted_type(request->head);
+    bool is_head = slice_equals(request->head->method, SLICE("HEAD"));
+    enum close_reason reason = edge_admit(h2->edge, request, &link);
+    struct edge_stream *s = reason == REASON_NONE ? stream_new(h2, stream, request->head, end) : NULL;
+    if (reason == REASON_NONE &&
+        (!s || edge_open(request, h2_conn_conn(h2->conn), link, &s->half, &half_events, s) != KV_OK)) {
+        free(s);
+        reason = REASON_INTERNAL;
+    }
+    if (reason != REASON_NONE) {
+        if (!respond_error(h2->edge, stream, reason, type, is_head, NULL))
+            h2_reset(stream, H2_INTERNAL_ERROR);
+        return NULL;
+    }
+    h2->streams++;
+    deadline_cancel(&h2->idle);
+    if (end || s->connects)
+        await_answer(s);
+    return s;
+}
+
+static void *on_request(void *owner, struct h2_stream *stream, const struct head *head, bool end)
+{
+    struct edge_h2 *h2 = owner;
+    bool connect = slice_equals(head->method, SLICE("CONNECT"));
+    if (connect != (head->protocol.len > 0)) {
+        h2_reset(stream, H2_PROTOCOL_ERROR); /* we are nobody's way to other hosts */
+        return NULL;
+    }
+    struct slice length = head_value(head, SLICE("content-length"));
+    struct edge_request request = {.head = head, .complete = end};
+    if (length.data && !slice_to_u64(length, &request.length)) {
+        h2_reset(stream, H2_PROTOCOL_ERROR);
+        return NULL;
+    }
+    request.unknown_length = !connect && !end && !length.data;
+    if (!connect)
+        return begin_stream(h2, stream, &request, end);
+    struct head *upgrade = make_upgrade(head);
+    request.head = upgrade;
+    void *user = NULL;
+    if (upgrade)
+        user = begin_stream(h2, stream, &request, end);
+    else
+        h2_reset(stream, H2_INTERNAL_ERROR);
+    head_free(upgrade);
+    return user;
+}
+
+/* ---- answers --------------------------------------------------------------------------------------------------- */
+
+static void on_opened(void *owner)
+{
+    struct edge_stream *s = owner;
+    log_debug("request", log_str("request", s->half.id));
+    send_up(s);
+}
+
+static void on_credit(void *owner, size_t bytes)
+{
+    (void)bytes;
+    send_up(owner);
+}
+
+static void respond(struct edge_stream *s, struct head *head)
+{
+    bool switches = head->status == 101;
+    if (switches) {
+        head->status = 200;
+        head_remove(head, SLICE("sec-websocket-accept")); /* it answers a key that the visitor never sent */
+    }
+    uint64_t length = 0;
+    struct slice text = head_value(head, SLICE("content-length"));
+    s->has_length = text.data && !switches && !s->is_head && head->status != 204 && head->status != 304;
+    if (s->answered || switches != (s->connects && switches) || (s->has_length && !slice_to_u64(text, &length))) {
+        fail_stream(s, REASON_ORIGIN_BAD_RESPONSE, "the answer makes no sense here");
+        return;
+    }
+    s->answer_left = length;
+    s->answered = true;
+    deadline_cancel(&s->answer);
+    if (h2_respond(s->stream, head, false) != KV_OK) {
+        fail_stream(s, REASON_INTERNAL, "no memory");
+        return;
+    }
+    edge_count_response(edge_local(s->h2->edge), head->status);
+    if (s->connects && !switches) {
+        s->connects = false; /* refused: nothing more goes up */
+        s->body_ended = true;
+    }
+    send_up(s);
+}
+
+static void on_head(void *owner, struct head *head)
+{
+    struct edge_stream *s = owner;
+    if (head->status >= 200 || head->status == 101)
+        respond(s, head);
+    else if (!s->answered && head->status != 100)
+        h2_respond(s->stream, head, false);
+    head_free(head);
+}
+
+static void on_body(void *owner, struct chunk *chunk)
+{
+    struct edge_stream *s = owner;
+    if (!s->answered || (s->has_length && chunk->len > s->answer_left)) {
+        chunk_free(chunk);
+        fail_stream(s, REASON_ORIGIN_BAD_RESPONSE, "a body longer than its length, or before its head");
+        return;
+    }
+    if (s->is_head) {
+        half_grant(&s->half, chunk->len);
+        chunk_free(chunk);
+        return;
+    }
+    if (s->has_length)
+        s->answer_left -= chunk->len;
+    s->owed += chunk->len;
+    chain_push(h2_stream_output(s->stream), chunk);
+    h2_resume(s->stream);
+    if (!deadline_armed(&s->progress))
+        deadline_arm(s->h2->worker, &s->progress, LIMIT_PROGRESS_MS);
+}
+
+/* The connection has taken all there was. */
+static void on_writable(void *user)
+{
+    struct edge_stream *s = user;
+    size_t left = s->owed;
+    deadline_cancel(&s->progress);
+    s->owed = 0;
+    half_grant(&s->half, left);
+}
+
+static void on_end(void *owner, struct head *trailers)
+{
+    struct edge_stream *s = owner;
+    struct edge_h2 *h2 = s->h2;
+    struct h2_stream *stream = s->stream;
+    if (!s->answered || (s->has_length && s->answer_left > 0) || h2_end(stream, trailers) != KV_OK) {
+        fail_stream(s, REASON_ORIGIN_CLOSED, "the answer ended before it was complete");
+    } else if (s->body_sent || !s->connects) {
+        if (!s->body_ended) {
+            /* The answer is whole and the rest of the upload is of no use: say so without harm (RFC 9113, 8.1). */
+            h2_consume(stream, s->pending.bytes);
+        }
+        dispose_stream(s, REASON_NONE, NULL);
+        rest_if_idle(h2);
+    }
+    head_free(trailers);
+}
+
+static void on_reset(void *owner, enum close_reason reason, const char *text)
+{
+    fail_stream(owner, reason, text);
+}
+
+static const struct half_events half_events = {
+    .opened = on_opened,
+    .head = on_head,
+    .data = on_body,
+    .credit = on_credit,
+    .end = on_end,
+    .reset = on_reset,
+};
+
+/* ---- the connection -------------------------------------------------------------------------------------------- */
+
+static void free_h2(struct free_node *node)
+{
+    free((char *)node - offsetof(struct edge_h2, free));
+}
+
+static void dispose(struct edge_h2 *h2)
+{
+    struct edge_local *local = edge_local(h2->edge);
+    deadline_cancel(&h2->idle);
+    DL_DELETE(local->h2_conns, h2);
+    atomic_fetch_sub_explicit(&local->alive, 1, memory_order_relaxed);
+    h2->free.free = free_h2;
+    worker_free_later(h2->worker, &h2->free);
+}
+
+static void on_ended(void *owner, int error, const char *text)
+{
+    log_debug("visitor's HTTP/2 connection ended", log_str("error", kv_strerror(error)), log_str("text", text));
+    dispose(owner);
+}
+
+static const struct h2_conn_events h2_events = {
+    .h2 =
+        {
+            .request = on_request,
+            .trailers = on_request_trailers,
+            .data = on_data,
+            .end = on_request_end,
+            .closed = on_stream_closed,
+            .writable = on_writable,
+        },
+    .ended = on_ended,
+};
+
+static void close_h2(struct edge_h2 *h2)
+{
+    h2_conn_close(h2->conn, H2_NO_ERROR);
+    dispose(h2);
+}
+
+static void on_idle_expired(struct deadline *deadline)
+{
+    close_h2((struct edge_h2 *)((char *)deadline - offsetof(struct edge_h2, idle)));
+}
+
+void edge_h2_start(struct edge *edge, struct conn *conn, struct slice first)
+{
+    const struct h2_options options = {
+        .server = true,
+        .extended_connect = true,
+        .stream_window = STREAM_WINDOW,
+        .connection_window = CONN_WINDOW,
+        .max_frame_size = MAX_FRAME_BYTES,
+        .max_concurrent = STREAMS_MAX,
+    };
+    struct edge_local *local = edge_local(edge);
+    struct edge_h2 *h2 = calloc(1, sizeof(*h2));
+    if (!h2) {
+        conn_abort(conn, false);
+        return;
+    }
+    h2->edge = edge;
+    h2->worker = conn_worker(conn);
+    h2->idle.expired = on_idle_expired;
+    DL_APPEND(local->h2_conns, h2);
+    atomic_fetch_add_explicit(&local->alive, 1, memory_order_relaxed);
+    deadline_arm(h2->worker, &h2->idle, LIMIT_HEAD_MS);
+    if (h2_conn_new(conn, &options, &h2_events, h2, first, &h2->conn) != KV_OK) {
+        conn_abort(conn, false);
+        dispose(h2);
+    }
+}
+
+void edge_h2_drain(struct edge_h2 *h2, bool now)
+{
+    h2->draining = true;
+    if (h2->streams == 0)
+        close_h2(h2);
+    else if (now)
+        h2_close_streams(h2_conn_session(h2->conn), H2_CANCEL); /* the last one closes the connection */
+    else
+        h2_goaway(h2_conn_session(h2->conn), H2_NO_ERROR);
+}
+
+struct edge_h2 *edge_h2_next(const struct edge_h2 *h2)
+{
+    return h2->next;
+}
