@@ -9,6 +9,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+bin=${KAVILO_BIN:-build}
 patience=15 # seconds for anything that normally takes milliseconds
 url=
 once=false
@@ -135,12 +136,12 @@ unset "${!KAVILO_@}"
 export HOME=$folder DATABASE_URL=sqlite:$folder/kavilo.db
 mapfile -t ports < <(free_ports 8080 7777 9090)
 
-start server build/kavilo-tunneld serve --base-host localhost --edge-listen "127.0.0.1:${ports[0]}" \
+start server "$bin/kavilo-tunneld" serve --base-host localhost --edge-listen "127.0.0.1:${ports[0]}" \
     --control-listen "127.0.0.1:${ports[1]}" --admin-listen "127.0.0.1:${ports[2]}"
 wait_for server 'the control port answered' answers "${ports[1]}"
 
-slug=$(build/kavilo-tunneld admin create-user --email dev@example.com 2>"$folder/admin.log") || fail 'no user could be made'
-token=$(build/kavilo-tunneld admin issue-token --email dev@example.com --name dev-run 2>"$folder/admin.log") ||
+slug=$("$bin/kavilo-tunneld" admin create-user --email dev@example.com 2>"$folder/admin.log") || fail 'no user could be made'
+token=$("$bin/kavilo-tunneld" admin issue-token --email dev@example.com --name dev-run 2>"$folder/admin.log") ||
     fail 'no token could be issued'
 say "server on ports ${ports[*]}, user $slug"
 
@@ -152,7 +153,7 @@ if [ -z "$url" ]; then
     url=http://127.0.0.1:$(cat "$folder/page.out")
 fi
 
-KAVILO_TOKEN=$token start client build/kavilo-tunnel tunnel --url "$url" --endpoint "http://127.0.0.1:${ports[1]}"
+KAVILO_TOKEN=$token start client "$bin/kavilo-tunnel" tunnel --url "$url" --endpoint "http://127.0.0.1:${ports[1]}"
 wait_for client 'the tunnel was ready' grep -q 'forwarding to:' "$folder/client.out"
 public=$(public_url)
 
