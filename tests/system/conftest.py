@@ -52,6 +52,9 @@ class Programs:
         Programs.current.append(self)
 
     def start(self, name, argv, folder, env, **how):
+        for built in (TUNNELD, TUNNEL):
+            if built in argv and not built.exists():
+                pytest.fail(f"{built} is not built; KAVILO_BIN is {BIN}", pytrace=False)
         program = Program(name, argv, folder, env, **how)
         self.all.append(program)
         return program
@@ -79,15 +82,8 @@ def pytest_runtest_makereport(item, call):
                     report.sections.append((f"{program.name} ({state}) {kind}", text[-8000:]))
 
 
-def _need_programs():
-    missing = [str(p) for p in (TUNNELD, TUNNEL) if not p.exists()]
-    if missing:
-        pytest.fail(f"not built: {', '.join(missing)}; KAVILO_BIN is {BIN}", pytrace=False)
-
-
 @pytest.fixture
 def programs():
-    _need_programs()
     made = Programs()
     yield made
     made.finish()
@@ -95,7 +91,6 @@ def programs():
 
 @pytest.fixture(scope="module")
 def module_programs():
-    _need_programs()
     made = Programs()
     yield made
     made.finish()

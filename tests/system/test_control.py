@@ -127,6 +127,27 @@ def test_a_real_grpc_client_reads_a_refusal(shared_server):
         assert failed.value.details() == "invalid token"
 
 
+def test_a_real_grpc_client_reads_the_end_of_a_session(shared_server, shared_user):
+    """The name is taken over: a status that is not OK, behind the messages before it."""
+    hello = protobuf.encode("ClientFrame", {"hello": {"token": shared_user.token, "name": "grpc"}})
+    done = []
+
+    def frames():
+        yield hello
+        wait_until(lambda: done, what="the end in the gRPC client")
+
+    with grpc.insecure_channel("%s:%d" % shared_server.control) as channel:
+        call = channel.stream_stream("/kavilo.tunnel.v1.Tunnel/Open")(frames(), timeout=STEP)
+        assert "welcome" in protobuf.decode("ServerFrame", next(call))
+        second = shared_server.peer(shared_user.token, "grpc", takeover=True).connected()
+        with pytest.raises(grpc.RpcError) as failed:
+            for message in call:
+                assert "cancel" in protobuf.decode("ServerFrame", message)
+        done.append(1)
+        assert failed.value.code() == grpc.StatusCode.ABORTED
+        second.close()
+
+
 # ---- refusals ----
 
 
@@ -246,9 +267,6 @@ def wrong_first(name, message):
 @pytest.mark.parametrize(
     "message",
     [
-        wrong_first("empty", b""),
-        wrong_first("no-oneof", protobuf.encode("ClientFrame", {"request_id": 5})),
-        wrong_first("ping", protobuf.encode("ClientFrame", {"ping": {"nonce": 1}})),
         wrong_first("data", protobuf.encode("ClientFrame", {"request_id": 1, "data": {"data": b"x"}})),
         wrong_first("garbage", b"\xff" * 40),
         wrong_first("cut", bytes.fromhex("1213")),
@@ -265,6 +283,18 @@ def test_first_message_that_is_no_hello(shared_server, shared_user, message):
     assert status != 0 and text
     assert_cut(peer.link)
     assert_serves(shared_server, shared_user)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [wrong_first("empty", b""), wrong_first("no-oneof", protobuf.encode("ClientFrame", {"request_id": 5})),
+     wrong_first("unknown", protobuf.field(99, 2, b"x"))],
+)
+def test_messages_without_a_known_body_are_skipped_before_hello(shared_server, shared_user, message):
+    peer = Peer(shared_server, None, hello=False)
+    peer.link.send_message(message)
+    peer.send(hello={"token": shared_user.token})
+    peer.connected().close()
 
 
 @pytest.mark.parametrize("hello", [True, False])

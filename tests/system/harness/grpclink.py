@@ -56,6 +56,8 @@ class Link:
         self.stream = None
         self.messages = []
         self.partial = bytearray()
+        self.unread = bytearray()  # not yet a whole frame
+        self.preface = not client_side
         self.headers = None
         self.trailers = None
         self.reset = None  # the error code of a RST_STREAM
@@ -114,8 +116,9 @@ class Link:
                 if not data:
                     break
                 with self.lock:
-                    for event in self.h2.receive_data(data):
-                        self._event(event)
+                    for piece in self._frames(data):
+                        for event in self.h2.receive_data(piece):
+                            self._event(event)
                     self._flush()
                     self.changed.notify_all()
         except (OSError, ssl.SSLError, h2.exceptions.ProtocolError) as error:
@@ -123,6 +126,30 @@ class Link:
         with self.lock:
             self.closed = self.closed or why
             self.changed.notify_all()
+
+    def _frames(self, data):
+        """What has come as whole frames. Behind a GOAWAY the streams that it lets live go on (RFC 9113, 6.8), which
+        python3-h2 does not know: its connection is made open again before the next frame."""
+        self.unread += data
+        if self.preface:
+            if len(self.unread) < 24:
+                return
+            self.preface = False
+            yield bytes(self.unread[:24])
+            del self.unread[:24]
+        while len(self.unread) >= 9:
+            size = 9 + int.from_bytes(self.unread[:3], "big")
+            if size > 9 + 16384:
+                raise h2.exceptions.ProtocolError(f"a frame of {size - 9} bytes")
+            if len(self.unread) < size:
+                return
+            frame = bytes(self.unread[:size])
+            del self.unread[:size]
+            if self.goaway == 0:
+                self.h2.state_machine.state = (
+                    h2.connection.ConnectionState.CLIENT_OPEN if self.client_side else h2.connection.ConnectionState.SERVER_OPEN
+                )
+            yield frame
 
     def _event(self, event):
         if isinstance(event, h2.events.RequestReceived):
