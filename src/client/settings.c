@@ -18,6 +18,7 @@
 #include "base/limits.h"
 #include "client/settings_impl.h"
 #include "io/file.h"
+#include "io/tls.h"
 
 #define FOLDER        ".kavilo-tunnel"
 #define FILE_NAME     "config.yml"
@@ -91,7 +92,22 @@ int settings_check_token(struct slice token, char *error)
     return 0;
 }
 
-/* ---- the file ---- */
+int settings_check_ca_cert(const char *file, char *error)
+{
+    static const char *const no_protocols[] = {NULL};
+    char sentence[TLS_ERROR_LEN];
+    struct tls_context *context = tls_client_context(file, true, no_protocols, sentence);
+    tls_context_free(context);
+    if (context)
+        return 0;
+    /* The file is named by whoever names the value. */
+    const char *behind_name = strstr(sentence, file);
+    const char *reason = behind_name && file[0] ? behind_name + strlen(file) : sentence;
+    snprintf(error, SETTINGS_REASON_LEN, "%s", reason + strspn(reason, "': "));
+    return KV_EINVAL;
+}
+
+/* ---- the file -------------------------------------------------------------------------------------------------- */
 
 /* The file's text, empty when there is no file. */
 static int load_text(const char *path, struct buffer *text, char *error)
@@ -187,11 +203,16 @@ done:
     return result;
 }
 
-/* ---- who wins ---- */
+/* ---- who wins -------------------------------------------------------------------------------------------------- */
+
+static bool is_given(const char *value)
+{
+    return value && value[0] != '\0';
+}
 
 static const char *first_of(const char *given, const char *stored)
 {
-    return given && given[0] != '\0' ? given : stored;
+    return is_given(given) ? given : stored;
 }
 
 /* A copy of the winner in *out, NULL for none. 0 or KV_ENOMEM. */
@@ -202,25 +223,22 @@ static int choose(const char *given, const char *stored, char **out)
     return winner && !*out ? KV_ENOMEM : 0;
 }
 
-/* "settings file '...': endpoint 'x' has no scheme", or without the place for what the command line gave. */
-static int refuse_endpoint(char *error, const char *file, const char *value, const char *reason)
+/* "settings file '...': endpoint 'x': has no scheme", or without the place for what the command line gave. `value` is
+ * NULL for one that is not shown. */
+static int refuse_value(char *error, const char *file, const char *key, const char *value, const char *reason)
 {
+    char shown[SETTINGS_REASON_LEN] = "";
+    if (value)
+        snprintf(shown, sizeof(shown), " '%.400s'", value);
     if (file)
-        return refuse(KV_EINVAL, error, "settings file '%s': endpoint '%s' %s", file, value, reason);
-    return refuse(KV_EINVAL, error, "endpoint '%s' %s", value, reason);
-}
-
-static int refuse_token(char *error, const char *file, const char *reason)
-{
-    if (file)
-        return refuse(KV_EINVAL, error, "settings file '%s': the token %s", file, reason);
-    return refuse(KV_EINVAL, error, "the token %s", reason);
+        return refuse(KV_EINVAL, error, "settings file '%s': %s%s: %s", file, key, shown, reason);
+    return refuse(KV_EINVAL, error, "%s%s: %s", key, shown, reason);
 }
 
 int settings_resolve(const char *path, const struct settings_given *given, struct settings *out, char *error)
 {
     struct settings_file file = {0};
-    char reason[URL_ERROR_LEN];
+    char reason[SETTINGS_REASON_LEN];
     *out = (struct settings){0};
     error[0] = '\0';
     int result = path ? settings_read(path, &file, error) : 0;
@@ -230,7 +248,7 @@ int settings_resolve(const char *path, const struct settings_given *given, struc
     const char *endpoint = first_of(given->endpoint, file.endpoint);
     result = url_parse_endpoint(slice_of(endpoint ? endpoint : SETTINGS_DEFAULT_ENDPOINT), &out->endpoint, reason);
     if (result != 0) {
-        refuse_endpoint(error, endpoint == file.endpoint ? path : NULL, endpoint, reason);
+        refuse_value(error, endpoint == file.endpoint ? path : NULL, "endpoint", endpoint, reason);
         goto err;
     }
     if (choose(given->token, file.token, &out->token) != 0 ||
@@ -239,8 +257,11 @@ int settings_resolve(const char *path, const struct settings_given *given, struc
         goto err;
     }
     if (out->token && settings_check_token(slice_of(out->token), reason) != 0) {
-        bool stored = first_of(given->token, NULL) == NULL;
-        result = refuse_token(error, stored ? path : NULL, reason);
+        result = refuse_value(error, is_given(given->token) ? NULL : path, "token (not shown)", NULL, reason);
+        goto err;
+    }
+    if (out->ca_cert && settings_check_ca_cert(out->ca_cert, reason) != 0) {
+        result = refuse_value(error, is_given(given->ca_cert) ? NULL : path, "ca_cert", out->ca_cert, reason);
         goto err;
     }
     settings_file_free(&file);

@@ -44,16 +44,21 @@ int settings_write(const char *path, const struct settings_given *changes, char 
 /* Wipes the token and frees; the struct is empty then. */
 void settings_file_free(struct settings_file *file);
 
+#define SETTINGS_REASON_LEN 512 /* what follows a value in a sentence */
+
 /* A token that could be one: printable ASCII without spaces, not empty, at most LIMIT_TOKEN_BYTES. 0, or KV_EINVAL with
  * the rest of a sentence in error[SETTINGS_REASON_LEN]. */
-#define SETTINGS_REASON_LEN 128
 int settings_check_token(struct slice token, char *error);
+
+/* A file of PEM authorities that can be read and used. 0, or KV_EINVAL with the rest of a sentence in
+ * error[SETTINGS_REASON_LEN]. */
+int settings_check_ca_cert(const char *file, char *error);
 
 /* What a client runs with. */
 struct settings {
     struct url endpoint;
     char *token;   /* NULL when there is none anywhere */
-    char *ca_cert; /* path of PEM authorities; NULL for the system's */
+    char *ca_cert; /* path of PEM authorities, which were readable; NULL for the system's */
 };
 
 /* Puts `given` (what the command line and the environment say) before the file at `path`

@@ -5,9 +5,11 @@
  */
 #include "client/settings_impl.h"
 
+#include <ctype.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <strings.h>
 
 #include <cyaml/cyaml.h>
 
@@ -24,7 +26,7 @@ static const cyaml_schema_field_t fields[] = {
 };
 static const cyaml_schema_value_t document = {CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, struct settings_file, fields)};
 
-/* ---- reading ---- */
+/* ---- reading --------------------------------------------------------------------------------------------------- */
 
 static const char *without(const char *text, const char *prefix)
 {
@@ -32,20 +34,49 @@ static const char *without(const char *text, const char *prefix)
     return strncmp(text, prefix, len) == 0 ? text + len : text;
 }
 
-/* libcyaml tells what is wrong in its first line of log and where in a later one. */
-__attribute__((format(printf, 3, 0))) static void note_fault(cyaml_log_t level, void *context, const char *format,
-                                                             va_list arguments)
+/* True when one letter more, less, other or swapped makes `known` of `word`; case is not looked at. */
+static bool is_misspelt(const char *word, const char *known)
 {
+    size_t same = 0, word_len = strlen(word), known_len = strlen(known);
+    while (word[same] && tolower((unsigned char)word[same]) == known[same])
+        same++;
+    const char *w = word + same, *k = known + same;
+    if (*w == '\0' || *k == '\0')
+        return word_len <= known_len + 1 && known_len <= word_len + 1;
+    bool swapped = w[1] && k[1] && tolower((unsigned char)w[0]) == k[1] && tolower((unsigned char)w[1]) == k[0];
+    return strcasecmp(w + 1, k + 1) == 0 || strcasecmp(w + 1, k) == 0 || strcasecmp(w, k + 1) == 0 ||
+           (swapped && strcasecmp(w + 2, k + 2) == 0);
+}
+
+/* Keys of others are theirs, but one that is nearly one of ours was meant to be it, and its value would be missed. */
+static void note_unknown_key(struct settings_fault *fault, const char *key)
+{
+    for (const cyaml_schema_field_t *field = fields; field->key; field++)
+        if (is_misspelt(key, field->key))
+            snprintf(fault->reason, sizeof(fault->reason), "the key '%s' is unknown; did you mean '%s'?", key,
+                     field->key);
+}
+
+/* libcyaml tells what is wrong in its first line of log and where in a later one. Lines that are none of these are not
+ * even formatted: some show values. */
+__attribute__((format(printf, 3, 0))) static void note_line(cyaml_log_t level, void *context, const char *format,
+                                                            va_list arguments)
+{
+    static const char ignored[] = "Load: Ignoring key: ", place[] = "(line: ";
     struct settings_fault *fault = context;
     char line[256];
-    if (level < CYAML_LOG_ERROR)
+    bool unknown_key = slice_starts_with(slice_of(format), slice_of(ignored));
+    if (level < CYAML_LOG_ERROR && !unknown_key)
         return;
     vsnprintf(line, sizeof(line), format, arguments);
     line[strcspn(line, "\n")] = '\0';
-    static const char mark[] = "(line: ";
-    const char *place = strstr(line, mark);
-    if (place && fault->line == 0)
-        fault->line = (unsigned)strtoul(place + sizeof(mark) - 1, NULL, 10);
+    if (unknown_key) {
+        note_unknown_key(fault, line + sizeof(ignored) - 1);
+        return;
+    }
+    const char *number = strstr(line, place);
+    if (number && fault->line == 0)
+        fault->line = (unsigned)strtoul(number + sizeof(place) - 1, NULL, 10);
     if (fault->reason[0] == '\0')
         snprintf(fault->reason, sizeof(fault->reason), "%.*s", SETTINGS_REASON_LEN - 1,
                  without(without(line, "Load: "), "libyaml: "));
@@ -64,10 +95,10 @@ int settings_parse(struct slice yaml, struct settings_file *out, struct settings
     *out = (struct settings_file){0};
     *fault = (struct settings_fault){0};
     const cyaml_config_t config = {
-        .log_fn = note_fault,
+        .log_fn = note_line,
         .log_ctx = fault,
-        .log_level = CYAML_LOG_ERROR,
-        .mem_fn = cyaml_mem, /* plain realloc and free, so that the strings can be taken over */
+        .log_level = CYAML_LOG_DEBUG, /* that of ignored keys */
+        .mem_fn = cyaml_mem,          /* plain realloc and free, so that the strings can be taken over */
         .flags = CYAML_CFG_IGNORE_UNKNOWN_KEYS,
     };
     if (yaml.len == 0)
@@ -89,10 +120,14 @@ int settings_parse(struct slice yaml, struct settings_file *out, struct settings
     forget_empty(&out->endpoint);
     forget_empty(&out->token);
     forget_empty(&out->ca_cert);
+    if (fault->reason[0] != '\0') {
+        settings_file_free(out);
+        return KV_EINVAL;
+    }
     return 0;
 }
 
-/* ---- writing ---- */
+/* ---- writing --------------------------------------------------------------------------------------------------- */
 
 /* `key: "value"` with the value as a double-quoted scalar (YAML 1.2, 7.3.1). */
 static int append_line(struct buffer *out, const char *key, const char *value)

@@ -104,6 +104,18 @@ static const struct cli_option *find_option(const struct cli_option *options, co
     return NULL;
 }
 
+/* A value as it may be shown: the password of a URL ("http://user:password@host") is left out. */
+static void show_value(const char *value, char *out, size_t size)
+{
+    const char *mark = strstr(value, "://"), *at = strrchr(value, '@');
+    const char *user = mark ? mark + 3 : value;
+    const char *colon = at && at > user ? memchr(user, ':', (size_t)(at - user)) : NULL;
+    if (colon)
+        snprintf(out, size, "%.*s:***%s", (int)(colon - value), value, at);
+    else
+        snprintf(out, size, "%s", value);
+}
+
 static int give(struct parse *parse, const struct cli_option *option, const char *source, const char *value)
 {
     char reason[CLI_ERROR_LEN] = "cannot be used";
@@ -111,7 +123,9 @@ static int give(struct parse *parse, const struct cli_option *option, const char
         return CLI_EXIT_OK;
     if (option->secret)
         return cli_usage_error("%s (value not shown): %s", source, reason);
-    return cli_usage_error("%s '%s': %s", source, value, reason);
+    char shown[CLI_ERROR_LEN];
+    show_value(value, shown, sizeof(shown));
+    return cli_usage_error("%s '%s': %s", source, shown, reason);
 }
 
 static int unknown_option(const struct parse *parse, const char *argument)

@@ -56,9 +56,9 @@ int cli_usage_error(const char *format, ...) __attribute__((format(printf, 1, 2)
 int cli_failure(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Reads one secret line: from a terminal without echo and with the prompt on standard error, else from standard input
- * as it comes. The line's end is cut. 0; KV_ELIMIT when it does not fit out[size]; KV_ENOTFOUND at the end of input;
- * KV_ECANCELED when the terminal said so (Ctrl-C ends the process as usual, after the echo is back); KV_EIO. `out` is
- * wiped on failure. */
+ * as it comes. The line's end is cut. 0; KV_ELIMIT when it does not fit out[size]; KV_EINVAL when it holds a NUL;
+ * KV_ENOTFOUND at the end of input; KV_ECANCELED when the terminal said so (Ctrl-C ends the process as usual, after the
+ * echo is back); KV_EIO. `out` is wiped on failure. */
 int cli_read_secret(const char *prompt, char *out, size_t size);
 
 /* Ready-made `set` helpers for common values; `into` is the field itself. Each returns 0, or KV_EINVAL with the reason

@@ -51,7 +51,7 @@ static int next_byte(const sigset_t *let_in, char *out)
 static int read_line(const sigset_t *let_in, char *out, size_t size)
 {
     size_t len = 0;
-    bool too_long = false, any = false;
+    bool too_long = false, nul = false, any = false;
     for (;;) {
         char c;
         int n = next_byte(let_in, &c);
@@ -62,6 +62,7 @@ static int read_line(const sigset_t *let_in, char *out, size_t size)
         any = true;
         if (n == 0 || c == '\n')
             break;
+        nul = nul || c == '\0'; /* would end the string for everybody behind us */
         if (len + 1 < size)
             out[len++] = c;
         else
@@ -70,6 +71,8 @@ static int read_line(const sigset_t *let_in, char *out, size_t size)
     if (len > 0 && out[len - 1] == '\r')
         len--;
     out[len] = '\0';
+    if (nul)
+        return KV_EINVAL;
     return too_long ? KV_ELIMIT : 0;
 }
 

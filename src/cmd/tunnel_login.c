@@ -15,7 +15,6 @@
 #include "base/error.h"
 #include "client/settings.h"
 #include "io/file.h"
-#include "io/tls.h"
 
 #define TOKEN_FILE_BYTES (LIMIT_TOKEN_BYTES + 1024) /* a token with some white space around it */
 
@@ -44,27 +43,19 @@ static int keep_token(struct tunnel_login *login, struct slice text, char *reaso
     return 0;
 }
 
-/* ---- flags ---- */
+/* ---- flags ----------------------------------------------------------------------------------------------------- */
 
 static int set_token(void *into, const char *value, char *error)
 {
     return keep_token(into, slice_of(value), error);
 }
 
-static int set_text(const char **into, const char *value, char *error)
-{
-    if (value[0] == '\0') {
-        snprintf(error, CLI_ERROR_LEN, "must not be empty");
-        return KV_EINVAL;
-    }
-    *into = value;
-    return 0;
-}
-
 static int set_token_file(void *into, const char *value, char *error)
 {
     struct tunnel_login *login = into;
-    return set_text(&login->token_file, value, error);
+    (void)error; /* that there is no such file is said when it is read */
+    login->token_file = value;
+    return 0;
 }
 
 static int set_endpoint(void *into, const char *value, char *error)
@@ -76,7 +67,8 @@ static int set_endpoint(void *into, const char *value, char *error)
 static int set_ca_cert(void *into, const char *value, char *error)
 {
     struct tunnel_login *login = into;
-    return set_text(&login->ca_cert, value, error);
+    login->ca_cert = value;
+    return settings_check_ca_cert(value, error);
 }
 
 const struct cli_option tunnel_login_options[] = {
@@ -101,7 +93,7 @@ const struct cli_option tunnel_login_options[] = {
     {.name = NULL},
 };
 
-/* ---- the token ---- */
+/* ---- the token ------------------------------------------------------------------------------------------------- */
 
 static int take_token(struct tunnel_login *login, const char *source, struct slice text)
 {
@@ -136,6 +128,8 @@ static int token_from_person_or_pipe(struct tunnel_login *login)
     int result = cli_read_secret("Token: ", line, sizeof(line));
     if (result == KV_ENOTFOUND)
         return cli_usage_error("no token: %s ended without one", source);
+    if (result == KV_EINVAL)
+        return cli_usage_error("the token from %s holds a NUL byte, which no token has", source);
     if (result == KV_ELIMIT)
         return cli_usage_error("the token from %s is longer than any token", source);
     if (result == KV_ECANCELED)
@@ -145,20 +139,6 @@ static int token_from_person_or_pipe(struct tunnel_login *login)
     int status = take_token(login, source, slice_of(line));
     secret_wipe(line, sizeof(line));
     return status;
-}
-
-/* Reads the authorities once to see that they can be used; their absolute path goes to *out, since the next run may
- * start anywhere. */
-static int check_authorities(const char *file, char **out)
-{
-    static const char *const no_protocols[] = {NULL};
-    char error[TLS_ERROR_LEN];
-    struct tls_context *context = tls_client_context(file, true, no_protocols, error);
-    if (!context)
-        return cli_usage_error("--ca-cert: %s", error);
-    tls_context_free(context);
-    *out = realpath(file, NULL);
-    return *out ? CLI_EXIT_OK : cli_failure("--ca-cert '%s': %s", file, strerror(errno));
 }
 
 static int store(const struct settings_given *changes)
@@ -187,11 +167,12 @@ int tunnel_login(void *settings)
     char *ca_cert = NULL;
     if (login->token[0] && login->token_file)
         return cli_usage_error("--token and --token-file are both given; one of them is enough");
-    if (login->ca_cert)
-        status = check_authorities(login->ca_cert, &ca_cert);
-    if (status == CLI_EXIT_OK && login->token_file)
+    /* Stored by its absolute path: the next run may start anywhere. */
+    if (login->ca_cert && !(ca_cert = realpath(login->ca_cert, NULL)))
+        return cli_failure("--ca-cert '%s': %s", login->ca_cert, strerror(errno));
+    if (login->token_file)
         status = token_from_file(login);
-    else if (status == CLI_EXIT_OK && !login->token[0])
+    else if (!login->token[0])
         status = token_from_person_or_pipe(login);
     if (status == CLI_EXIT_OK)
         status = store(&(struct settings_given){login->endpoint.text, login->token, ca_cert});

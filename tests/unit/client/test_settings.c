@@ -16,6 +16,7 @@
 
 #include "base/error.h"
 #include "client/settings.h"
+#include "io/certs.h"
 
 struct fixture {
     char home[64];
@@ -78,7 +79,7 @@ static void assert_text(const char *value, const char *expected)
         assert_null(value);
 }
 
-/* ---- where ---- */
+/* ---- where ----------------------------------------------------------------------------------------------------- */
 
 static void lies_in_the_home(void **state)
 {
@@ -96,7 +97,7 @@ static void lies_in_the_home(void **state)
     assert_int_equal(path[0], '/');
 }
 
-/* ---- reading ---- */
+/* ---- reading --------------------------------------------------------------------------------------------------- */
 
 static const struct {
     const char *text;
@@ -110,6 +111,7 @@ static const struct {
     {"token: 1234\n", NULL, "1234", NULL},
     {"token: ~\nendpoint:\nca_cert: \"\"\n", NULL, NULL, NULL},
     {"{token: abc, unknown: [1, {a: b}]}", NULL, "abc", NULL},
+    {"token: abc\nto: 1\ntoast: 2\nca: {tokne: 3}\nkey: 4\n", NULL, "abc", NULL},
     {"later:\n  - x\n  - {y: z}\ntoken: abc # mine\n", NULL, "abc", NULL},
     {"---\ntoken: abc\n...\n", NULL, "abc", NULL},
 };
@@ -144,6 +146,11 @@ static const struct {
     {"s3cret", ": lines of the form 'key: value' are expected"},
     {"token: s3cret\nendpoint: a: b\n", ", line 2: mapping values are not allowed in this context"},
     {"token: s3cret\ntoken: other\n", ", line 1: Mapping field already seen: token"}, /* of the first one */
+    {"tokne: s3cret\n", ": the key 'tokne' is unknown; did you mean 'token'?"},
+    {"Token: s3cret\n", ": the key 'Token' is unknown; did you mean 'token'?"},
+    {"endpoint: a\nca-cert: s3cret\n", ": the key 'ca-cert' is unknown; did you mean 'ca_cert'?"},
+    {"endpoints: s3cret\n", ": the key 'endpoints' is unknown; did you mean 'endpoint'?"},
+    {"toke: s3cret\n", ": the key 'toke' is unknown; did you mean 'token'?"},
     {"\x01\n", ": control characters are not allowed"},
 };
 
@@ -202,7 +209,7 @@ static void warns_of_open_doors(void **state)
     settings_file_free(&file);
 }
 
-/* ---- writing ---- */
+/* ---- writing --------------------------------------------------------------------------------------------------- */
 
 static void assert_mode(const char *path, mode_t expected)
 {
@@ -254,9 +261,9 @@ static const struct {
      "# mine\n\nendpoint: http://a # why\nmore: {x: 1}\ntoken: \"t\"\n"},
     {"token: old\nlast: 1", {.token = "t", .endpoint = "http://b"}, "token: \"t\"\nlast: 1\nendpoint: \"http://b\"\n"},
     {"token: >\n  old\n  more\nlast: 1\n", {.token = "t"}, "token: \"t\"\nlast: 1\n"},
-    {"tokens: 1\nmy_token: 2\nsub:\n  token: 3\n",
+    {"tokenizer: 1\nmy_token: 2\nsub:\n  token: 3\n",
      {.token = "t"},
-     "tokens: 1\nmy_token: 2\nsub:\n  token: 3\ntoken: \"t\"\n"},
+     "tokenizer: 1\nmy_token: 2\nsub:\n  token: 3\ntoken: \"t\"\n"},
     {"", {.ca_cert = "/a \"b\"\\c\t\xc3\xbc.pem"}, "ca_cert: \"/a \\\"b\\\"\\\\c\\x09\xc3\xbc.pem\"\n"},
     /* Notations that lines cannot express: the known values survive. */
     {"{endpoint: http://a, more: 1}\n", {.token = "t"}, "endpoint: \"http://a\"\ntoken: \"t\"\n"},
@@ -323,14 +330,27 @@ static void writes_through_a_link(void **state)
     unlink(elsewhere);
 }
 
-/* ---- who wins ---- */
+/* ---- who wins -------------------------------------------------------------------------------------------------- */
+
+static void make_authority(const struct fixture *f, const char *name, char path[PATH_MAX])
+{
+    EVP_PKEY *key = cert_key();
+    X509 *cert = cert_make(&(struct cert_wish){.common_name = "Test CA", .authority = true}, key, NULL, NULL);
+    snprintf(path, PATH_MAX, "%s/%s", f->home, name);
+    cert_write(path, (X509 *[]){cert, NULL}, NULL, NULL);
+    X509_free(cert);
+    EVP_PKEY_free(key);
+}
 
 static void the_nearest_place_wins(void **state)
 {
     struct fixture *f = *state;
     struct settings settings;
     char error[SETTINGS_ERROR_LEN];
-    const struct settings_given nothing = {0}, all = {"https://given.example:1", "given", "/given.pem"};
+    char stored_ca[PATH_MAX], given_ca[PATH_MAX], text[2 * PATH_MAX];
+    make_authority(f, "stored.pem", stored_ca);
+    make_authority(f, "given.pem", given_ca);
+    const struct settings_given nothing = {0}, all = {"https://given.example:1", "given", given_ca};
     const struct settings_given empty = {"", "", ""};
 
     assert_int_equal(settings_resolve(NULL, &nothing, &settings, error), 0);
@@ -339,19 +359,22 @@ static void the_nearest_place_wins(void **state)
     assert_null(settings.ca_cert);
     settings_free(&settings);
 
-    put(f, "endpoint: https://stored.example/\ntoken: stored\nca_cert: /stored.pem\n", 0600);
+    snprintf(text, sizeof(text), "endpoint: https://stored.example/\ntoken: stored\nca_cert: %s\n", stored_ca);
+    put(f, text, 0600);
     assert_int_equal(settings_resolve(f->path, &empty, &settings, error), 0);
     assert_string_equal(settings.endpoint.text, "https://stored.example");
     assert_text(settings.token, "stored");
-    assert_text(settings.ca_cert, "/stored.pem");
+    assert_text(settings.ca_cert, stored_ca);
     settings_free(&settings);
     assert_null(settings.token);
 
     assert_int_equal(settings_resolve(f->path, &all, &settings, error), 0);
     assert_string_equal(settings.endpoint.text, "https://given.example:1");
     assert_text(settings.token, "given");
-    assert_text(settings.ca_cert, "/given.pem");
+    assert_text(settings.ca_cert, given_ca);
     settings_free(&settings);
+    unlink(stored_ca);
+    unlink(given_ca);
 }
 
 static void bad_values_are_named_with_their_place(void **state)
@@ -363,10 +386,10 @@ static void bad_values_are_named_with_their_place(void **state)
     put(f, "endpoint: tnl.example.com\n", 0600);
     assert_int_equal(settings_resolve(f->path, &nothing, &settings, error), KV_EINVAL);
     assert_non_null(strstr(error, f->path));
-    assert_non_null(strstr(error, ": endpoint 'tnl.example.com' has no scheme"));
+    assert_non_null(strstr(error, ": endpoint 'tnl.example.com': has no scheme"));
     put(f, "token: \"s3 cret\"\n", 0600);
     assert_int_equal(settings_resolve(f->path, &nothing, &settings, error), KV_EINVAL);
-    assert_non_null(strstr(error, ": the token holds a space"));
+    assert_non_null(strstr(error, ": token (not shown): holds a space"));
     assert_null(strstr(error, "s3"));
     assert_null(settings.token);
 
@@ -375,11 +398,31 @@ static void bad_values_are_named_with_their_place(void **state)
     settings_free(&settings);
     assert_int_equal(settings_resolve(NULL, &(struct settings_given){.token = "s3\ncret"}, &settings, error),
                      KV_EINVAL);
-    assert_string_equal(error, "the token holds a control character, which no token has");
+    assert_string_equal(error, "token (not shown): holds a control character, which no token has");
     assert_int_equal(settings_resolve(NULL, &(struct settings_given){.endpoint = "x"}, &settings, error), KV_EINVAL);
-    assert_non_null(strstr(error, "endpoint 'x' has no scheme"));
+    assert_non_null(strstr(error, "endpoint 'x': has no scheme"));
+    put(f, "ca_cert: /no/such.pem\n", 0600);
+    assert_int_equal(settings_resolve(f->path, &nothing, &settings, error), KV_EINVAL);
+    assert_non_null(strstr(error, f->path));
+    assert_non_null(strstr(error, ": ca_cert '/no/such.pem': No such file or directory"));
+    assert_null(settings.ca_cert);
     put(f, "token: [", 0600);
     assert_int_equal(settings_resolve(f->path, &nothing, &settings, error), KV_EINVAL);
+}
+
+static void knows_authorities_when_it_reads_them(void **state)
+{
+    struct fixture *f = *state;
+    char reason[SETTINGS_REASON_LEN], path[PATH_MAX];
+    make_authority(f, "ca.pem", path);
+    assert_int_equal(settings_check_ca_cert(path, reason), 0);
+    unlink(path);
+    assert_int_equal(settings_check_ca_cert(path, reason), KV_EINVAL);
+    assert_string_equal(reason, "No such file or directory");
+    assert_int_equal(settings_check_ca_cert("/dev/null", reason), KV_EINVAL);
+    assert_string_equal(reason, "is empty");
+    assert_int_equal(settings_check_ca_cert("", reason), KV_EINVAL);
+    assert_non_null(strstr(reason, "No such file or directory"));
 }
 
 static void knows_a_token_by_its_form(void **state)
@@ -415,6 +458,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(writes_through_a_link, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_nearest_place_wins, set_up, tear_down),
         cmocka_unit_test_setup_teardown(bad_values_are_named_with_their_place, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(knows_authorities_when_it_reads_them, set_up, tear_down),
         cmocka_unit_test(knows_a_token_by_its_form),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
