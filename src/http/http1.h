@@ -65,7 +65,7 @@ ssize_t http1_parse_request(struct slice input, size_t *scanned, struct http1_me
  * merged into one field; no empty line is skipped. */
 ssize_t http1_parse_response(struct slice input, size_t *scanned, struct slice to_method, struct http1_message *m);
 
-/* ---- bodies, reading ---- */
+/* ---- bodies, reading ------------------------------------------------------------------------------------------- */
 
 enum http1_body_event {
     HTTP1_BODY_MORE, /* nothing further in these bytes */
@@ -104,7 +104,7 @@ enum http1_body_event http1_body_next(struct http1_body *body, struct slice *inp
 /* True when the connection's end is this body's proper end (HTTP1_UNTIL_CLOSE, or complete already). */
 bool http1_body_eof_is_end(const struct http1_body *body);
 
-/* ---- writing ---- */
+/* ---- writing --------------------------------------------------------------------------------------------------- */
 
 /*
  * Both writers append a whole head or nothing: 0, KV_ELIMIT, KV_ENOMEM, or KV_EINVAL for what could be read as

@@ -70,7 +70,7 @@ static void advance(struct slice *input, size_t len)
     input->len -= len;
 }
 
-/* ---- chunk-size lines ---- */
+/* ---- chunk-size lines ------------------------------------------------------------------------------------------ */
 
 static int hex_value(char c)
 {
@@ -173,7 +173,7 @@ static bool take_line(struct http1_body *body, struct slice *input, const char *
     return true;
 }
 
-/* ---- trailers ---- */
+/* ---- trailers -------------------------------------------------------------------------------------------------- */
 
 /* Fields that some parsers heed even here, as if they stood in the head (RFC 9110, 6.5.1 forbids to send them). */
 static bool steers_message(struct slice name)
@@ -243,7 +243,7 @@ static enum http1_body_event take_trailers(struct http1_body *body, struct slice
     return HTTP1_BODY_MORE;
 }
 
-/* ---- the whole ---- */
+/* ---- the whole ------------------------------------------------------------------------------------------------- */
 
 static enum http1_body_event take_data(struct http1_body *body, struct slice *input, size_t most, struct slice *data)
 {

@@ -9,8 +9,6 @@
  * Both ways give the same answer because every rule is judged at the same place: control bytes and over-long lines
  * where they stand, a line's grammar at its end, the rest at the end of the head.
  */
-#include <strings.h>
-
 #include "base/error.h"
 #include "http/http1.h"
 #include "http/http1_line.h"
@@ -50,7 +48,7 @@ static void message_clear(struct http1_message *m)
     m->reason = REASON_NONE;
 }
 
-/* ---- first lines; these return what is wrong, or NULL ---- */
+/* ---- first lines; these return what is wrong, or NULL ---------------------------------------------------------- */
 
 /* What can be said about a first line before its end is there, so that a TLS hello or a banner is refused at once. */
 static const char *check_request_start(struct slice s)
@@ -122,7 +120,7 @@ static const char *parse_status_line(struct slice line, struct http1_message *m)
     return NULL;
 }
 
-/* ---- lines ---- */
+/* ---- lines ----------------------------------------------------------------------------------------------------- */
 
 /* Where parsing stands: the start of the line that is being looked at, and how far it was looked at. This is what
  * *scanned carries from call to call. */
@@ -210,7 +208,7 @@ static ssize_t parse_head(enum side side, struct slice input, size_t *scanned, s
     return 0;
 }
 
-/* ---- the head as a whole ---- */
+/* ---- the head as a whole --------------------------------------------------------------------------------------- */
 
 /* The fields that decide about framing, routing and the connection, gathered in one pass. */
 struct control {
@@ -235,40 +233,23 @@ static void note(struct slice value, unsigned *count, struct slice *first)
         *first = value;
 }
 
-/* Lengths tell these names apart from nearly all others before a byte is compared. */
 static void gather(const struct head *head, struct control *c)
 {
     *c = (struct control){0};
     for (size_t i = 0; i < head->count; i++) {
-        struct slice name = head->fields[i].name, value = head->fields[i].value;
-        switch (name.len) {
-        case sizeof("host") - 1:
-            if (slice_equals_nocase(name, SLICE("host")))
-                note(value, &c->hosts, &c->host);
-            break;
-        case sizeof("expect") - 1:
-            if (slice_equals_nocase(name, SLICE("expect")))
-                note(value, &c->expects, &c->expect);
-            break;
-        case sizeof("upgrade") - 1:
-            if (slice_equals_nocase(name, SLICE("upgrade")))
-                note(value, &c->upgrades, &c->upgrade);
-            break;
-        case sizeof("connection") - 1:
-            if (slice_equals_nocase(name, SLICE("connection")))
-                read_connection(value, c);
-            break;
-        case sizeof("content-length") - 1:
-            if (slice_equals_nocase(name, SLICE("content-length")))
-                note(value, &c->lengths, &c->length);
-            break;
-        case sizeof("transfer-encoding") - 1:
-            if (slice_equals_nocase(name, SLICE("transfer-encoding")))
-                note(value, &c->codings, &c->coding);
-            break;
-        default:
-            break;
-        }
+        const struct field *field = &head->fields[i];
+        if (field_is(field, SLICE("host")))
+            note(field->value, &c->hosts, &c->host);
+        else if (field_is(field, SLICE("content-length")))
+            note(field->value, &c->lengths, &c->length);
+        else if (field_is(field, SLICE("transfer-encoding")))
+            note(field->value, &c->codings, &c->coding);
+        else if (field_is(field, SLICE("connection")))
+            read_connection(field->value, c);
+        else if (field_is(field, SLICE("upgrade")))
+            note(field->value, &c->upgrades, &c->upgrade);
+        else if (field_is(field, SLICE("expect")))
+            note(field->value, &c->expects, &c->expect);
     }
 }
 
@@ -342,10 +323,12 @@ static const char *settle_host(struct http1_message *m, const struct control *c)
 /* Length of "http://" or "https://" at the start, or 0. */
 static size_t scheme_len(struct slice target)
 {
-    static const struct slice schemes[] = {{"http://", 7}, {"https://", 8}};
-    for (size_t i = 0; i < 2; i++)
-        if (target.len >= schemes[i].len && strncasecmp(target.data, schemes[i].data, schemes[i].len) == 0)
-            return schemes[i].len;
+    const struct slice schemes[] = {SLICE("http://"), SLICE("https://")};
+    for (size_t i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++) {
+        struct slice start = {target.data, schemes[i].len};
+        if (target.len >= start.len && slice_equals_nocase(start, schemes[i]))
+            return start.len;
+    }
     return 0;
 }
 
@@ -454,7 +437,7 @@ ssize_t http1_parse_request(struct slice input, size_t *scanned, struct http1_me
     return error ? refuse(m, REQUEST, error) : len;
 }
 
-/* ---- responses ---- */
+/* ---- responses ------------------------------------------------------------------------------------------------- */
 
 /* One number from all Content-Length lines and their list elements (RFC 9110, 8.6, allows it if all are equal); the
  * head keeps the first alone. */
@@ -464,7 +447,7 @@ static const char *merge_lengths(struct http1_message *m)
     uint16_t count = 0;
     for (uint16_t i = 0; i < m->head.count; i++) {
         struct field *field = &m->fields[i];
-        if (!slice_equals_nocase(field->name, SLICE("content-length"))) {
+        if (!field_is(field, SLICE("content-length"))) {
             m->fields[count++] = *field;
             continue;
         }

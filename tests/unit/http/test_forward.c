@@ -200,7 +200,7 @@ static void has_room_for_the_largest(void **state)
     buffer_free(&text);
 }
 
-/* ---- responses and trailers ---- */
+/* ---- responses and trailers ------------------------------------------------------------------------------------ */
 
 static struct head *response_of(const char *text)
 {

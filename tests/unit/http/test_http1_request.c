@@ -276,7 +276,7 @@ static void refuses_every_control_byte(void **state)
     }
 }
 
-/* ---- what is accepted ---- */
+/* ---- what is accepted ------------------------------------------------------------------------------------------ */
 
 struct acceptance {
     struct slice input;
@@ -380,7 +380,7 @@ static void waits_for_more(void **state)
     }
 }
 
-/* ---- caps, each at its edge ---- */
+/* ---- caps, each at its edge ------------------------------------------------------------------------------------ */
 
 static struct slice repeat(struct buffer *b, const char *before, char c, size_t times, const char *after)
 {
