@@ -1,6 +1,6 @@
 /*
  * The admin commands of kavilo-tunneld: accounts, tokens, names and the database itself. They open the store by
- * themselves, beside a running server, which notices within 2 s.
+ * themselves, beside a running server, which notices within 2 s. Those about live tunnels ask the server instead.
  *
  * Standard output carries only the thing made or asked for (with --json, one JSON document); words for people go to
  * standard error. Exit status: CLI_EXIT_USAGE when a value cannot be right or the database cannot be opened,
@@ -28,6 +28,7 @@ struct admin_settings {
     char id[ADMIN_TEXT_LEN];
     char subdomain[ADMIN_TEXT_LEN];
     char file[4096];
+    char admin_url[ADMIN_TEXT_LEN];
     int64_t expires;
     bool rewrite;
     bool all;
@@ -123,6 +124,8 @@ ADMIN_DECLARE(admin_migrate) /* tunneld_admin_database.c */
 ADMIN_DECLARE(admin_check)
 ADMIN_DECLARE(admin_export) /* tunneld_admin_transfer.c */
 ADMIN_DECLARE(admin_import)
+ADMIN_DECLARE(admin_tunnels) /* tunneld_admin_live.c */
+ADMIN_DECLARE(admin_kick)
 
 #define ADMIN_COMMAND(name, symbol, summary, details)                                                                  \
     {                                                                                                                  \
@@ -160,7 +163,12 @@ ADMIN_DECLARE(admin_import)
     ADMIN_COMMAND("admin export", admin_export, "write all accounts as JSON lines",                                    \
         "Hashes of tokens are in it, so that they go on working after admin import; token texts are nowhere."),        \
     ADMIN_COMMAND("admin import", admin_import, "read what admin export wrote into a database",                        \
-        "All or nothing: a row that is already there, or collides with one that is, ends it with nothing changed.")
+        "All or nothing: a row that is already there, or collides with one that is, ends it with nothing changed."),   \
+    ADMIN_COMMAND("admin tunnels", admin_tunnels, "list the live tunnels of a running server",                         \
+        "It asks the server's admin listener, and no database."),                                                      \
+    ADMIN_COMMAND("admin kick", admin_kick, "close a live tunnel",                                                     \
+        "Its client connects again by itself, as after any lost connection: to keep somebody out, revoke the token or "\
+        "disable the user.")
 /* clang-format on */
 
 #endif
