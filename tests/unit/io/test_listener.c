@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -17,7 +18,7 @@
 #include "io/listener.h"
 #include "io/on_worker.h"
 
-/* ---- addresses ---- */
+/* ---- addresses ------------------------------------------------------------------------------------------------- */
 
 static const struct {
     const char *text;
@@ -99,7 +100,7 @@ static void formats_hosts(void **state)
     assert_string_equal(text, "unknown:0");
 }
 
-/* ---- binding ---- */
+/* ---- binding --------------------------------------------------------------------------------------------------- */
 
 static struct sockaddr_storage parsed(const char *text)
 {
@@ -212,13 +213,13 @@ static void an_address_of_another_host_is_an_error(void **state)
     assert_int_equal(errno, EADDRNOTAVAIL);
 }
 
-/* ---- accepting ---- */
+/* ---- accepting ------------------------------------------------------------------------------------------------- */
 
 struct acceptor {
     struct listener *listener;
     int listening;
     int fds[512];
-    int count;
+    atomic_int count;
     bool stop_after_first;
     sem_t came;
 };
