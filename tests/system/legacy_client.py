@@ -210,12 +210,12 @@ class LegacyClient:
         if not self._connect(link, request):
             return
         method = request.head.get("method", "GET")
-        length = request.value("content-length")
-        chunked = length is None and request.value("transfer-encoding") == "chunked"
+        chunked = request.value("transfer-encoding") == "chunked"
+        length = None if chunked else request.value("content-length")
         has_body = length is not None or chunked or method not in ("GET", "HEAD")
         if method in ("GET", "HEAD") and not chunked:
             has_body = False
-        fields = list(request.headers)
+        fields = [(n, v) for n, v in request.headers if not (chunked and n == "content-length")]
         if has_body and length is None and not chunked:
             chunked = True
             fields.append(("transfer-encoding", "chunked"))
