@@ -213,14 +213,6 @@ static int start(struct server *server)
     server->store_thread = store_thread_start(server->store);
     server->store = NULL;
     server->registry = registry_new(server->group);
-    const struct edge_settings edge = {
-        .group = server->group,
-        .registry = server->registry,
-        .tls = server->edge_tls,
-        .base_host = s->base_host,
-        .max_request_body = s->max_request_body,
-        .answer_timeout_ms = (unsigned)s->answer_timeout_ms,
-    };
     const struct control_settings control = {
         .group = server->group,
         .registry = server->registry,
@@ -231,8 +223,24 @@ static int start(struct server *server)
         .public_port = public_port(server),
         .max_concurrent = (uint32_t)s->max_concurrent,
     };
-    server->edge = edge_new(&edge);
     server->control = control_new(&control);
+    const struct edge_settings edge = {
+        .group = server->group,
+        .registry = server->registry,
+        .tls = server->edge_tls,
+        .base_host = s->base_host,
+        .max_request_body = s->max_request_body,
+        .answer_timeout_ms = (unsigned)s->answer_timeout_ms,
+        .guest =
+            {
+                .wants = control_wants,
+                .open = control_open,
+                .pong = control_pong,
+                .events = &control_stream_events,
+                .arg = server->control,
+            },
+    };
+    server->edge = edge_new(&edge);
     const struct ops_settings ops = {
         .group = server->group,
         .registry = server->registry,

@@ -46,7 +46,8 @@ static void run_order(struct task *task)
     local->draining = true;
     local->stopping = local->stopping || order->stop;
     free(order);
-    control_conns_apply(control);
+    control_conns_close_idle(control);
+    control_sessions_apply(control);
 }
 
 static void give_order(struct control *control, bool stop)

@@ -17,6 +17,9 @@
 #include "base/slice.h"
 
 struct control;
+struct h2_events;
+struct h2_stream;
+struct head;
 struct registry;
 struct store_thread;
 struct tls_context;
@@ -40,6 +43,19 @@ void control_free(struct control *control);
 
 /* A connection accepted on the control port; its socket is the control plane's. On the worker that is to serve it. */
 void control_accept(struct control *control, int fd);
+
+/* ---- on another port: an HTTP/2 connection that somebody else owns hands its Open stream over ---- */
+
+/* True if a request is for the control plane. Any thread. */
+bool control_wants(const struct head *head);
+/* Takes an Open stream of a client at `peer` ("address:port"); the result is its user data, and control_stream_events
+ * its events. `finished` is called once when the last word is queued: the connection is then to be closed. NULL when
+ * the stream was answered at once. */
+void *control_open(void *control, struct h2_stream *stream, const struct head *head, const char *peer,
+                   void (*finished)(void *arg), void *arg);
+extern const struct h2_events control_stream_events;
+/* A PING that was sent on the stream's connection was answered. */
+void control_pong(void *user, uint64_t opaque);
 
 /* Tells every client to find another server (Drain), refuses new exchanges, and ends each session when its last
  * exchange has. Any thread; returns at once. */

@@ -14,7 +14,6 @@
 #include "io/conn.h"
 #include "io/listener.h"
 
-#define LINK_WINDOW_BYTES    (16 * 1024 * 1024) /* exchanges are limited by credit; this only has to be out of the way */
 #define LINK_MAX_FRAME_BYTES (1024 * 1024)
 #define STREAMS_PER_CONN     8 /* retries of a stream that was refused; one is a tunnel */
 
@@ -23,7 +22,7 @@ struct control_conn {
     struct worker *worker;
     struct conn *conn; /* until HTTP/2 takes over */
     struct h2_conn *h2;
-    struct control_session *session;
+    void *session;            /* of its Open stream */
     struct deadline deadline; /* from accept to the Open stream */
     struct free_node free;
     struct control_conn *prev, *next;
@@ -48,8 +47,10 @@ static void dispose(struct control_conn *cc)
     worker_free_later(cc->worker, &cc->free);
 }
 
-void control_conn_finish(struct control_conn *cc)
+/* The session has queued its last word. */
+static void on_finished(void *arg)
 {
+    struct control_conn *cc = arg;
     cc->session = NULL;
     h2_conn_close(cc->h2, H2_NO_ERROR);
     dispose(cc);
@@ -83,12 +84,7 @@ static void on_expired(struct deadline *deadline)
     dispose(cc);
 }
 
-/* ---- streams --------------------------------------------------------------------------------------------------- */
-
-static bool is_grpc(const struct head *head)
-{
-    return slice_starts_with(head_value(head, SLICE("content-type")), SLICE("application/grpc"));
-}
+/* ---- streams ---------------------------------------------------------------------------------------------------- */
 
 static void answer_plain(struct h2_stream *stream, uint16_t status)
 {
@@ -99,86 +95,34 @@ static void answer_plain(struct h2_stream *stream, uint16_t status)
     h2_respond(stream, &head, true);
 }
 
-/* Requests that are no Open get an answer that their kind of client understands. */
-static bool is_open_request(struct h2_stream *stream, const struct head *head)
-{
-    if (!is_grpc(head)) {
-        answer_plain(stream, slice_equals(head->method, SLICE("POST")) ? 415 : 404);
-        return false;
-    }
-    if (!slice_equals(head->method, SLICE("POST")) ||
-        !slice_equals(head->target, SLICE("/kavilo.tunnel.v1.Tunnel/Open"))) {
-        control_refuse(stream, GRPC_UNIMPLEMENTED, "this server knows /kavilo.tunnel.v1.Tunnel/Open only", NULL);
-        return false;
-    }
-    return true;
-}
-
 static void *on_request(void *owner, struct h2_stream *stream, const struct head *head, bool end)
 {
     struct control_conn *cc = owner;
     (void)end;
-    if (!is_open_request(stream, head))
-        return NULL;
-    if (cc->session) {
-        control_refuse(stream, GRPC_RESOURCE_EXHAUSTED, "one tunnel a connection", NULL);
+    if (!control_wants(head) || cc->session) {
+        answer_plain(stream, cc->session ? 429 : 404);
         return NULL;
     }
-    if (control_local(cc->control)->draining) {
-        control_refuse(stream, GRPC_UNAVAILABLE, "the server is shutting down", NULL);
-        return NULL;
-    }
-    cc->session = control_session_new(cc->control, cc, stream, cc->peer);
-    if (!cc->session)
-        h2_reset(stream, H2_INTERNAL_ERROR);
-    else
+    void *session = control_open(cc->control, stream, head, cc->peer, on_finished, cc);
+    if (session) {
+        cc->session = session;
+        h2_hand_over(stream, &control_stream_events);
         deadline_cancel(&cc->deadline);
-    return cc->session;
-}
-
-static void on_data(void *user, struct slice bytes)
-{
-    control_session_data(user, bytes);
-}
-
-static void on_end(void *user)
-{
-    control_session_half_closed(user);
-}
-
-static void on_no_head(void *user, const struct head *head)
-{
-    (void)user;
-    (void)head; /* request trailers say nothing in gRPC */
-}
-
-static void on_stream_closed(void *user, uint32_t error_code)
-{
-    (void)error_code;
-    control_session_closed(user);
-}
-
-static void on_writable(void *user)
-{
-    control_session_writable(user);
+    }
+    return session;
 }
 
 static void on_pong(void *owner, uint64_t opaque)
 {
     struct control_conn *cc = owner;
     if (cc->session)
-        control_session_pong(cc->session, opaque);
+        control_pong(cc->session, opaque);
 }
 
 static const struct h2_conn_events h2_events = {
     .h2 =
         {
             .request = on_request,
-            .trailers = on_no_head,
-            .data = on_data,
-            .end = on_end,
-            .closed = on_stream_closed,
-            .writable = on_writable,
             .pong = on_pong,
         },
     .ended = on_ended,
@@ -243,16 +187,11 @@ void control_accept(struct control *control, int fd)
     deadline_arm(worker, &cc->deadline, LIMIT_HELLO_MS);
 }
 
-void control_conns_apply(struct control *control)
+void control_conns_close_idle(struct control *control)
 {
-    struct control_local *local = control_local(control);
     struct control_conn *cc, *next;
-    DL_FOREACH_SAFE (local->conns, cc, next) {
+    DL_FOREACH_SAFE (control_local(control)->conns, cc, next) {
         if (!cc->session)
             on_expired(&cc->deadline);
-        else if (local->stopping)
-            control_session_finish(cc->session, GRPC_UNAVAILABLE, "the server is shutting down", REASON_DRAINING);
-        else
-            control_session_drain(cc->session);
     }
 }

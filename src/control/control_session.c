@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <utlist.h>
 
 #include "base/blake3.h"
 #include "base/error.h"
@@ -35,7 +36,8 @@ enum session_state {
 struct control_session {
     struct receiver receiver; /* evictions */
     struct control *control;
-    struct control_conn *conn;
+    void (*finish)(void *arg); /* closes the connection */
+    void *finish_arg;
     struct worker *worker;
     struct h2_stream *stream; /* NULL when it is gone */
     struct link *link;
@@ -55,6 +57,7 @@ struct control_session {
     bool claimed;
     bool waits_for_publication; /* the registry will call back: the memory has to stay */
     unsigned tries;
+    struct control_session *prev, *next; /* of this worker */
     struct free_node free;
 };
 
@@ -69,7 +72,8 @@ static void add_status(struct head *head, char number[4], char text[1024], enum 
     head_add(head, SLICE("grpc-message"), slice_of(text));
 }
 
-void control_refuse(struct h2_stream *stream, enum grpc_status status, const char *sentence, const char *reason_code)
+/* Answers a stream with grpc-status alone (trailers-only); `reason_code` adds kavilo-reason when it is not NULL. */
+static void refuse(struct h2_stream *stream, enum grpc_status status, const char *sentence, const char *reason_code)
 {
     struct field fields[4];
     struct head head;
@@ -106,6 +110,8 @@ static void free_session(struct free_node *node)
 static void dispose(struct control_session *s, enum close_reason reason, const char *text)
 {
     s->state = SESSION_DONE;
+    DL_DELETE(control_local(s->control)->sessions, s);
+    atomic_fetch_sub_explicit(&s->control->alive, 1, memory_order_relaxed);
     deadline_cancel(&s->deadline);
     if (s->job)
         store_cancel(s->job);
@@ -124,8 +130,7 @@ static void dispose(struct control_session *s, enum close_reason reason, const c
     }
 }
 
-void control_session_finish(struct control_session *s, enum grpc_status status, const char *sentence,
-                            enum close_reason reason)
+static void finish(struct control_session *s, enum grpc_status status, const char *sentence, enum close_reason reason)
 {
     if (s->state == SESSION_DONE)
         return;
@@ -139,54 +144,54 @@ void control_session_finish(struct control_session *s, enum grpc_status status, 
     if (s->stream && s->state == SESSION_OPEN)
         end_with_trailers(s->stream, status, sentence);
     else if (s->stream)
-        control_refuse(s->stream, status, sentence,
-                       status == GRPC_ALREADY_EXISTS && reason == REASON_BAD_REQUEST ? "name_taken" : NULL);
+        refuse(s->stream, status, sentence,
+               status == GRPC_ALREADY_EXISTS && reason == REASON_BAD_REQUEST ? "name_taken" : NULL);
     if (s->stream)
         h2_set_stream_user(s->stream, NULL);
     s->stream = NULL;
-    struct control_conn *conn = s->conn;
-    dispose(s, reason, sentence);
-    control_conn_finish(conn);
+    dispose(s, reason, sentence); /* frees at the turn's end */
+    s->finish(s->finish_arg);
 }
 
-void control_session_closed(struct control_session *s)
+static void on_stream_closed(void *user, uint32_t error_code)
 {
+    struct control_session *s = user;
+    (void)error_code;
     s->stream = NULL;
     if (s->state == SESSION_DONE)
         return;
     if (s->state == SESSION_OPEN)
         log_info("tunnel gone: its client closed the connection", log_str("session", s->entry.session),
                  log_str("subdomain", s->entry.subdomain), log_str("user", s->entry.email));
-    struct control_conn *conn = s->conn;
     dispose(s, REASON_CLIENT_GONE, "the tunnel client has gone");
-    control_conn_finish(conn);
+    s->finish(s->finish_arg);
 }
 
-void control_session_half_closed(struct control_session *s)
+static void on_half_closed(void *user)
 {
-    control_session_finish(s, s->state == SESSION_OPEN ? GRPC_OK : GRPC_INVALID_ARGUMENT,
-                           s->state == SESSION_OPEN ? "closed by the client" : "the stream ended before Hello",
-                           REASON_CLIENT_GONE);
+    struct control_session *s = user;
+    finish(s, s->state == SESSION_OPEN ? GRPC_OK : GRPC_INVALID_ARGUMENT,
+           s->state == SESSION_OPEN ? "closed by the client" : "the stream ended before Hello", REASON_CLIENT_GONE);
 }
 
 /* ---- draining and evictions ------------------------------------------------------------------------------------ */
 
-void control_session_drain(struct control_session *s)
+static void drain(struct control_session *s)
 {
     if (s->state != SESSION_OPEN) {
-        control_session_finish(s, GRPC_UNAVAILABLE, "the server is shutting down", REASON_DRAINING);
+        finish(s, GRPC_UNAVAILABLE, "the server is shutting down", REASON_DRAINING);
         return;
     }
     link_drain(s->link);
     if (s->features & FEATURE_DRAIN)
         link_send(s->link, &(struct wire_message){.kind = WIRE_DRAIN, .drain_grace_ms = LIMIT_GRACE_MS});
     if (link_exchanges(s->link) == 0)
-        control_session_finish(s, GRPC_UNAVAILABLE, "the server is shutting down", REASON_DRAINING);
+        finish(s, GRPC_UNAVAILABLE, "the server is shutting down", REASON_DRAINING);
 }
 
 static void on_link_idle(void *owner)
 {
-    control_session_finish(owner, GRPC_UNAVAILABLE, "the server is shutting down", REASON_DRAINING);
+    finish(owner, GRPC_UNAVAILABLE, "the server is shutting down", REASON_DRAINING);
 }
 
 static void on_evicted(struct receiver *receiver, struct message *message)
@@ -197,12 +202,12 @@ static void on_evicted(struct receiver *receiver, struct message *message)
     free(message);
     if (reason == REASON_TAKEN_OVER && s->state == SESSION_OPEN)
         link_send(s->link, &(struct wire_message){.kind = WIRE_CANCEL, .cancel_reason = 1});
-    control_session_finish(s, GRPC_ABORTED, reason_text(reason)->sentence, reason);
+    finish(s, GRPC_ABORTED, reason_text(reason)->sentence, reason);
 }
 
 static void on_account_closed(void *arg, const char *sentence)
 {
-    control_session_finish(arg, GRPC_ABORTED, sentence, REASON_REVOKED);
+    finish(arg, GRPC_ABORTED, sentence, REASON_REVOKED);
 }
 
 /* ---- Welcome --------------------------------------------------------------------------------------------------- */
@@ -257,13 +262,13 @@ static void on_published(void *arg)
     s->watch = store_watch_start(s->control->settings.store, s->worker, &s->account, slice_of(s->entry.subdomain),
                                  s->named, on_account_closed, s);
     if (!s->watch) {
-        control_session_finish(s, GRPC_UNAVAILABLE, "the server has no memory left", REASON_INTERNAL);
+        finish(s, GRPC_UNAVAILABLE, "the server has no memory left", REASON_INTERNAL);
         return;
     }
     s->state = SESSION_OPEN;
     send_welcome(s);
     if (control_local(s->control)->draining)
-        control_session_drain(s);
+        drain(s);
 }
 
 /* ---- claiming -------------------------------------------------------------------------------------------------- */
@@ -292,7 +297,7 @@ static void refuse_taken(struct control_session *s)
 {
     char sentence[LIMIT_LABEL_BYTES + 64];
     snprintf(sentence, sizeof(sentence), "tunnel '%s' is already connected from another client", s->name);
-    control_session_finish(s, GRPC_ALREADY_EXISTS, sentence, REASON_TAKEN_OVER);
+    finish(s, GRPC_ALREADY_EXISTS, sentence, REASON_TAKEN_OVER);
 }
 
 static void claim(struct control_session *s)
@@ -304,7 +309,7 @@ static void claim(struct control_session *s)
     if (!error)
         error = registry_claim(s->control->settings.registry, &s->entry, s->takeover, &verdict, on_published, s);
     if (error) {
-        control_session_finish(s, GRPC_UNAVAILABLE, "the server has no memory left", REASON_INTERNAL);
+        finish(s, GRPC_UNAVAILABLE, "the server has no memory left", REASON_INTERNAL);
     } else if (verdict == REGISTRY_CLAIMED) {
         s->claimed = true;
         s->waits_for_publication = true;
@@ -313,7 +318,7 @@ static void claim(struct control_session *s)
     } else if (++s->tries < RANDOM_NAME_TRIES) {
         ask_store(s);
     } else {
-        control_session_finish(s, GRPC_UNAVAILABLE, "no free random name was found", REASON_INTERNAL);
+        finish(s, GRPC_UNAVAILABLE, "no free random name was found", REASON_INTERNAL);
     }
 }
 
@@ -330,18 +335,18 @@ static void refuse_answer(struct control_session *s, const struct store_answer *
     copy(s->entry.email, sizeof(s->entry.email), answer->account.email);
     switch (answer->error) {
     case KV_EREFUSED:
-        control_session_finish(s, GRPC_PERMISSION_DENIED, "invalid token", REASON_REVOKED);
+        finish(s, GRPC_PERMISSION_DENIED, "invalid token", REASON_REVOKED);
         break;
     case KV_EINVAL:
-        control_session_finish(s, GRPC_INVALID_ARGUMENT, why, REASON_BAD_REQUEST);
+        finish(s, GRPC_INVALID_ARGUMENT, why, REASON_BAD_REQUEST);
         break;
     case KV_EEXIST:
-        control_session_finish(s, GRPC_ALREADY_EXISTS, why, REASON_BAD_REQUEST);
+        finish(s, GRPC_ALREADY_EXISTS, why, REASON_BAD_REQUEST);
         break;
     default:
         log_warn("the store cannot be asked; the client will try again", log_str("peer", s->entry.peer),
                  log_str("why", why));
-        control_session_finish(s, GRPC_UNAVAILABLE, "accounts cannot be checked at the moment", REASON_INTERNAL);
+        finish(s, GRPC_UNAVAILABLE, "accounts cannot be checked at the moment", REASON_INTERNAL);
         break;
     }
 }
@@ -367,7 +372,7 @@ static void ask_store(struct control_session *s)
     s->job = store_connect(s->control->settings.store, s->worker, slice_of(s->token),
                            s->named ? slice_of(s->name) : (struct slice){0}, names_random, on_answer, s);
     if (!s->job)
-        control_session_finish(s, GRPC_UNAVAILABLE, "the server has no memory left", REASON_INTERNAL);
+        finish(s, GRPC_UNAVAILABLE, "the server has no memory left", REASON_INTERNAL);
 }
 
 /* ---- Hello ----------------------------------------------------------------------------------------------------- */
@@ -396,15 +401,14 @@ static void on_hello(struct control_session *s, const struct wire_message *m)
     if (!take_text(s->entry.client_version, sizeof(s->entry.client_version), m->hello.client_version))
         copy(s->entry.client_version, sizeof(s->entry.client_version), "?");
     if (m->hello.token.len == 0 || !take_text(s->token, sizeof(s->token), m->hello.token)) {
-        control_session_finish(s, GRPC_PERMISSION_DENIED, "invalid token", REASON_REVOKED);
+        finish(s, GRPC_PERMISSION_DENIED, "invalid token", REASON_REVOKED);
         return;
     }
     if (s->named && (m->hello.name.len == 0 || !take_text(s->name, sizeof(s->name), m->hello.name))) {
-        control_session_finish(s, GRPC_INVALID_ARGUMENT,
-                               m->hello.name.len == 0
-                                   ? "a tunnel's name cannot be empty"
-                                   : "a tunnel's name with the account's slug has to fit into 63 characters",
-                               REASON_BAD_REQUEST);
+        finish(s, GRPC_INVALID_ARGUMENT,
+               m->hello.name.len == 0 ? "a tunnel's name cannot be empty"
+                                      : "a tunnel's name with the account's slug has to fit into 63 characters",
+               REASON_BAD_REQUEST);
         return;
     }
     ask_store(s);
@@ -416,19 +420,19 @@ static void on_message(void *owner, const struct wire_message *m)
     if (m->kind == WIRE_HELLO && s->state == SESSION_GREETING)
         on_hello(s, m);
     else if (s->state == SESSION_GREETING)
-        control_session_finish(s, GRPC_INVALID_ARGUMENT, "the first message has to be Hello", REASON_PROTOCOL);
+        finish(s, GRPC_INVALID_ARGUMENT, "the first message has to be Hello", REASON_PROTOCOL);
 }
 
 static void on_link_ended(void *owner, enum close_reason reason, const char *text)
 {
-    control_session_finish(owner, reason == REASON_PROTOCOL ? GRPC_INVALID_ARGUMENT : GRPC_UNAVAILABLE, text, reason);
+    finish(owner, reason == REASON_PROTOCOL ? GRPC_INVALID_ARGUMENT : GRPC_UNAVAILABLE, text, reason);
 }
 
 static void on_expired(struct deadline *deadline)
 {
     struct control_session *s =
         (struct control_session *)((char *)deadline - offsetof(struct control_session, deadline));
-    control_session_finish(s, GRPC_DEADLINE_EXCEEDED, "no Hello within 10 seconds", REASON_CLIENT_TIMEOUT);
+    finish(s, GRPC_DEADLINE_EXCEEDED, "no Hello within 10 seconds", REASON_CLIENT_TIMEOUT);
 }
 
 static const struct link_events link_events = {
@@ -439,43 +443,100 @@ static const struct link_events link_events = {
 
 /* ---- start ----------------------------------------------------------------------------------------------------- */
 
-struct control_session *control_session_new(struct control *control, struct control_conn *conn,
-                                            struct h2_stream *stream, const char *peer)
+bool control_wants(const struct head *head)
 {
-    struct control_session *s = calloc(1, sizeof(*s));
-    if (!s)
+    return slice_starts_with(head_value(head, SLICE("content-type")), SLICE("application/grpc")) &&
+           slice_starts_with(head->target, SLICE("/kavilo.tunnel.v1."));
+}
+
+/* A status for a request that is for us and still cannot become a session. */
+static bool is_refused(struct control *control, struct h2_stream *stream, const struct head *head)
+{
+    if (!slice_equals(head->method, SLICE("POST")) ||
+        !slice_equals(head->target, SLICE("/kavilo.tunnel.v1.Tunnel/Open")))
+        refuse(stream, GRPC_UNIMPLEMENTED, "this server knows /kavilo.tunnel.v1.Tunnel/Open only", NULL);
+    else if (control_local(control)->draining)
+        refuse(stream, GRPC_UNAVAILABLE, "the server is shutting down", NULL);
+    else
+        return false;
+    return true;
+}
+
+void *control_open(void *control_arg, struct h2_stream *stream, const struct head *head, const char *peer,
+                   void (*finished)(void *arg), void *arg)
+{
+    struct control *control = control_arg;
+    if (is_refused(control, stream, head))
         return NULL;
-    s->worker = worker_current();
-    s->link = link_new(s->worker, stream, WIRE_FROM_SERVER, &link_events, s);
-    if (!s->link) {
+    struct control_session *s = calloc(1, sizeof(*s));
+    if (s)
+        s->link = link_new(worker_current(), stream, WIRE_FROM_SERVER, &link_events, s);
+    if (!s || !s->link) {
         free(s);
+        h2_reset(stream, H2_INTERNAL_ERROR);
         return NULL;
     }
+    s->worker = worker_current();
     s->control = control;
-    s->conn = conn;
+    s->finish = finished;
+    s->finish_arg = arg;
     s->stream = stream;
     s->receiver.receive = on_evicted;
     s->deadline.expired = on_expired;
     random_hex(s->entry.session, WIRE_SESSION_LEN / 2);
     copy(s->entry.peer, sizeof(s->entry.peer), peer);
+    h2_widen(stream, LINK_WINDOW_BYTES);
+    DL_APPEND(control_local(control)->sessions, s);
+    atomic_fetch_add_explicit(&control->alive, 1, memory_order_relaxed);
     deadline_arm(s->worker, &s->deadline, LIMIT_HELLO_MS);
     return s;
 }
 
-void control_session_data(struct control_session *s, struct slice bytes)
+/* ---- the stream's events ---------------------------------------------------------------------------------------- */
+
+static void on_data(void *user, struct slice bytes)
 {
+    struct control_session *s = user;
     if (s->state != SESSION_DONE)
         link_data(s->link, bytes);
 }
 
-void control_session_writable(struct control_session *s)
+static void on_writable(void *user)
 {
+    struct control_session *s = user;
     if (s->state != SESSION_DONE)
         link_writable(s->link);
 }
 
-void control_session_pong(struct control_session *s, uint64_t opaque)
+static void on_trailers(void *user, const struct head *trailers)
 {
+    (void)user;
+    (void)trailers; /* a client's trailers say nothing in gRPC */
+}
+
+const struct h2_events control_stream_events = {
+    .data = on_data,
+    .trailers = on_trailers,
+    .end = on_half_closed,
+    .closed = on_stream_closed,
+    .writable = on_writable,
+};
+
+void control_pong(void *user, uint64_t opaque)
+{
+    struct control_session *s = user;
     if (s->state != SESSION_DONE)
         link_pong(s->link, opaque);
+}
+
+void control_sessions_apply(struct control *control)
+{
+    struct control_local *local = control_local(control);
+    struct control_session *s, *next;
+    DL_FOREACH_SAFE (local->sessions, s, next) {
+        if (local->stopping)
+            finish(s, GRPC_UNAVAILABLE, "the server is shutting down", REASON_DRAINING);
+        else
+            drain(s);
+    }
 }

@@ -14,9 +14,25 @@
 #include <stdint.h>
 
 struct edge;
+struct h2_events;
+struct h2_stream;
+struct head;
 struct registry;
 struct tls_context;
 struct worker_group;
+
+/* Streams on the edge's port that are no visitor's: tunnel clients behind networks that let nothing but 443 out. The
+ * edge knows no more of them than this. */
+struct edge_guest {
+    bool (*wants)(const struct head *head);
+    /* The stream's user data, or NULL when it was answered at once; `finished` is called once, and the connection is
+     * then closed. */
+    void *(*open)(void *arg, struct h2_stream *stream, const struct head *head, const char *peer,
+                  void (*finished)(void *finished_arg), void *finished_arg);
+    void (*pong)(void *user, uint64_t opaque);
+    const struct h2_events *events; /* of its streams */
+    void *arg;
+};
 
 struct edge_settings {
     struct worker_group *group;
@@ -25,6 +41,7 @@ struct edge_settings {
     const char *base_host;      /* lower case */
     uint64_t max_request_body;  /* bytes; UINT64_MAX: no limit */
     unsigned answer_timeout_ms; /* from the end of the request to the answer's head */
+    struct edge_guest guest;    /* `wants` NULL: none */
 };
 
 /* What it needs is borrowed and outlives it. NULL without memory. */

@@ -20,6 +20,7 @@
 #include "http/forward.h"
 #include "http/h2_conn.h"
 #include "io/conn.h"
+#include "io/listener.h"
 
 #define STREAMS_MAX      128 /* as nginx */
 #define STREAM_WINDOW    LIMIT_WINDOW_BYTES
@@ -31,7 +32,8 @@ struct edge_h2 {
     struct edge *edge;
     struct worker *worker;
     struct h2_conn *conn;
-    size_t streams;
+    size_t streams; /* visitors' */
+    void *guest;    /* the one that is no visitor's */
     bool draining;
     struct deadline idle; /* without a stream */
     struct edge_h2 *prev, *next;
@@ -74,7 +76,7 @@ static void close_h2(struct edge_h2 *h2);
 
 static void rest_if_idle(struct edge_h2 *h2)
 {
-    if (h2->streams > 0)
+    if (h2->streams > 0 || h2->guest)
         return;
     if (h2->draining)
         close_h2(h2);
@@ -290,9 +292,42 @@ static void *begin_stream(struct edge_h2 *h2, struct h2_stream *stream, const st
     return s;
 }
 
+static void on_guest_finished(void *arg)
+{
+    struct edge_h2 *h2 = arg;
+    h2->guest = NULL;
+    close_h2(h2);
+}
+
+static void *begin_guest(struct edge_h2 *h2, struct h2_stream *stream, const struct head *head)
+{
+    const struct edge_guest *guest = &h2->edge->settings.guest;
+    char peer[SOCKADDR_TEXT_LEN];
+    if (h2->guest) {
+        h2_reset(stream, H2_REFUSED_STREAM); /* one tunnel a connection: its end is the connection's */
+        return NULL;
+    }
+    sockaddr_format(conn_peer(h2_conn_conn(h2->conn)), peer);
+    h2->guest = guest->open(guest->arg, stream, head, peer, on_guest_finished, h2);
+    if (!h2->guest)
+        return NULL;
+    h2_hand_over(stream, guest->events);
+    deadline_cancel(&h2->idle);
+    return h2->guest;
+}
+
+static void on_pong(void *owner, uint64_t opaque)
+{
+    struct edge_h2 *h2 = owner;
+    if (h2->guest)
+        h2->edge->settings.guest.pong(h2->guest, opaque);
+}
+
 static void *on_request(void *owner, struct h2_stream *stream, const struct head *head, bool end)
 {
     struct edge_h2 *h2 = owner;
+    if (h2->edge->settings.guest.wants && h2->edge->settings.guest.wants(head))
+        return begin_guest(h2, stream, head);
     bool connect = slice_equals(head->method, SLICE("CONNECT"));
     if (connect != (head->protocol.len > 0)) {
         h2_reset(stream, H2_PROTOCOL_ERROR); /* we are nobody's way to other hosts */
@@ -468,6 +503,7 @@ static const struct h2_conn_events h2_events = {
             .end = on_request_end,
             .closed = on_stream_closed,
             .writable = on_writable,
+            .pong = on_pong,
         },
     .ended = on_ended,
 };
@@ -514,7 +550,7 @@ void edge_h2_start(struct edge *edge, struct conn *conn, struct slice first)
 void edge_h2_drain(struct edge_h2 *h2, bool now)
 {
     h2->draining = true;
-    if (h2->streams == 0)
+    if (h2->streams == 0 && !h2->guest)
         close_h2(h2);
     else if (now)
         h2_close_streams(h2_conn_session(h2->conn), H2_CANCEL); /* the last one closes the connection */

@@ -43,7 +43,8 @@ struct h2_session {
 struct h2_stream {
     struct h2_session *session;
     int32_t id;
-    void *user; /* NULL: nobody wants events */
+    const struct h2_events *events; /* the session's, or those of whom it was handed to */
+    void *user;                     /* NULL: nobody wants events */
     struct chain out;
     struct head *trailers;
     bool end_wanted;
@@ -59,6 +60,7 @@ static struct h2_stream *stream_new(struct h2_session *s)
     if (!stream)
         return NULL;
     stream->session = s;
+    stream->events = s->events;
     stream->next = s->streams;
     stream->link = &s->streams;
     if (stream->next)
@@ -194,12 +196,12 @@ static int on_headers_frame(struct h2_session *s, const nghttp2_frame *frame)
         stream = find_stream(s, frame->hd.stream_id);
     } else if (stream && stream->user) {
         if (s->incoming->status)
-            s->events->response(stream->user, s->incoming, end);
+            stream->events->response(stream->user, s->incoming, end);
         else
-            s->events->trailers(stream->user, s->incoming);
+            stream->events->trailers(stream->user, s->incoming);
     }
     if (end && stream && stream->user && !s->muted)
-        s->events->end(stream->user);
+        stream->events->end(stream->user);
 
 done:
     head_free(s->incoming);
@@ -223,7 +225,7 @@ static int on_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
     case NGHTTP2_DATA: {
         struct h2_stream *stream = find_stream(s, frame->hd.stream_id);
         if ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM) && stream && stream->user)
-            s->events->end(stream->user);
+            stream->events->end(stream->user);
         break;
     }
     case NGHTTP2_PING:
@@ -250,7 +252,7 @@ static int on_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t
     struct h2_stream *stream = find_stream(s, id);
     nghttp2_session_consume_connection(ng, len);
     if (stream && stream->user)
-        s->events->data(stream->user, (struct slice){(const char *)data, len});
+        stream->events->data(stream->user, (struct slice){(const char *)data, len});
     else
         nghttp2_session_consume_stream(ng, id, len);
     return s->muted ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
@@ -264,7 +266,7 @@ static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t error_code,
         return 0;
     nghttp2_session_set_stream_user_data(ng, id, NULL);
     if (stream->user && !s->muted)
-        s->events->closed(stream->user, error_code);
+        stream->events->closed(stream->user, error_code);
     stream_free(stream);
     return 0;
 }
@@ -291,8 +293,8 @@ static ssize_t read_body(nghttp2_session *ng, int32_t id, uint8_t *buffer, size_
     (void)buffer;
     struct h2_session *s = arg;
     struct h2_stream *stream = source->ptr;
-    if (stream->out.bytes == 0 && !stream->end_wanted && s->events->writable && stream->user && !s->muted)
-        s->events->writable(stream->user);
+    if (stream->out.bytes == 0 && !stream->end_wanted && stream->events->writable && stream->user && !s->muted)
+        stream->events->writable(stream->user);
     if (stream->out.bytes == 0 && !stream->end_wanted) {
         stream->deferred = true;
         return NGHTTP2_ERR_DEFERRED;
@@ -477,6 +479,19 @@ void *h2_stream_user(struct h2_stream *stream)
     return stream->user;
 }
 
+void h2_hand_over(struct h2_stream *stream, const struct h2_events *events)
+{
+    stream->events = events;
+}
+
+void h2_widen(struct h2_stream *stream, uint32_t window)
+{
+    nghttp2_session *ng = stream->session->ng;
+    nghttp2_session_set_local_window_size(ng, NGHTTP2_FLAG_NONE, stream->id, (int32_t)window);
+    nghttp2_session_set_local_window_size(ng, NGHTTP2_FLAG_NONE, 0, (int32_t)window);
+    wake(stream->session);
+}
+
 void h2_set_stream_user(struct h2_stream *stream, void *user)
 {
     stream->user = user;
@@ -589,7 +604,7 @@ void h2_close_streams(struct h2_session *s, uint32_t error_code)
         next = stream->next;
         stream->user = NULL;
         if (user)
-            s->events->closed(user, error_code);
+            stream->events->closed(user, error_code);
     }
 }
 

@@ -99,6 +99,11 @@ size_t h2_stream_count(const struct h2_session *session);
 
 void *h2_stream_user(struct h2_stream *stream);
 void h2_set_stream_user(struct h2_stream *stream, void *user);
+/* Has the stream's events delivered to another room's functions from here on (not request, pong and goaway, which are
+ * the session's). Inside `request`, whose return value is then that room's user data. */
+void h2_hand_over(struct h2_stream *stream, const struct h2_events *events);
+/* Lets the peer send this much on the stream, and on its connection, before it waits for us. */
+void h2_widen(struct h2_stream *stream, uint32_t window);
 struct h2_session *h2_stream_session(struct h2_stream *stream);
 
 /* RFC 9113, section 7 */
