@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "http/http1.h"
+#include "http/http1_documented.h"
 
 struct outcome {
     enum http1_body_event last; /* END, BAD, or MORE when the input was used up before */
@@ -193,6 +194,7 @@ static void check(const struct body_case *c, enum http1_framing framing, uint64_
     if (o.last != c->last)
         fail_msg("%.*s\n  ended with %d (%s)", (int)c->input.len, c->input.data, (int)o.last, o.error ? o.error : "");
     if (o.last == HTTP1_BODY_BAD) {
+        assert_true(is_documented(o.error));
         if (strcmp(o.error, c->said) != 0)
             fail_msg("%.*s\n  expected: %s\n  got: %s", (int)c->input.len, c->input.data, c->said, o.error);
     } else {
@@ -272,6 +274,7 @@ static void expect_cap(const char *before, size_t fill, const char *after, const
         struct outcome o = decode(HTTP1_CHUNKED, 0, buffer_slice(&b), steps[i], steps[i], SIZE_MAX);
         assert_int_equal(o.last, error ? HTTP1_BODY_BAD : HTTP1_BODY_END);
         assert_string_equal(o.error ? o.error : "", error ? error : "");
+        assert_true(!error || is_documented(error));
         buffer_free(&o.data);
     }
     buffer_free(&b);

@@ -3,6 +3,7 @@
 #include "http/http1_feed.h"
 
 #include "base/error.h"
+#include "http/http1_documented.h"
 
 #define HOST "Host: a.example\r\n"
 #define POST "POST / HTTP/1.1\r\n" HOST
@@ -214,6 +215,7 @@ static void check_refusals(const struct refusal *cases, size_t count)
                      cases[i].error, v.error ? v.error : "no refusal", v.result);
         assert_int_equal(v.result, KV_EINVAL);
         assert_int_equal(v.reason, REASON_BAD_REQUEST);
+        assert_true(is_documented(v.error));
         buffer_free(&v.text);
     }
 }
@@ -402,6 +404,7 @@ static void expect_size(struct slice input, const char *error)
             assert_int_equal(v.result, KV_ELIMIT);
             assert_string_equal(v.error, error);
             assert_int_equal(v.reason, REASON_HEAD_TOO_LARGE);
+            assert_true(is_documented(v.error));
         } else {
             assert_int_equal(v.result, input.len);
         }

@@ -3,6 +3,7 @@
 #include "http/http1_feed.h"
 
 #include "base/error.h"
+#include "http/http1_documented.h"
 
 #define OK "HTTP/1.1 200 OK\r\n"
 
@@ -77,6 +78,7 @@ static void refuses(void **state)
                      v.error ? v.error : "no refusal");
         assert_int_equal(v.result, KV_EINVAL);
         assert_int_equal(v.reason, REASON_ORIGIN_BAD_RESPONSE);
+        assert_true(is_documented(v.error));
         buffer_free(&v.text);
     }
 }
