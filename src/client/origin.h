@@ -1,0 +1,110 @@
+/*
+ * One request to the local service over HTTP/1.1 and its answer: from heads and body bytes to a connection of the pool
+ * and back. It knows neither tunnel nor exchange; relay.c joins the two.
+ *
+ *     origin_start ── request: head, origin_send ..., origin_send_end
+ *                  ── answer:  interim heads, head, data ..., end         (each direction ends by itself)
+ *                  ── or: failed | origin_cancel                          (at any moment; nothing comes after)
+ *
+ * After a 101 both directions are raw bytes; each ends by itself.
+ *
+ * What the owner cannot take stays here, at most one read of it, and the connection is paused until origin_read_on. A
+ * connection that was kept from an earlier exchange and turns out to be dead before a byte of the answer came is
+ * replaced by a new one, once, if the request has no body and may be repeated (RFC 9112, 9.3.1).
+ *
+ * All functions run on the pool's worker. No event is delivered from inside these calls but origin_read_on.
+ */
+#ifndef KV_CLIENT_ORIGIN_H
+#define KV_CLIENT_ORIGIN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buffer.h"
+#include "base/chunk.h"
+#include "base/reason.h"
+#include "client/origin_head.h"
+#include "http/http1.h"
+#include "io/worker.h"
+
+struct conn;
+struct origin_pool;
+
+struct origin_events {
+    /* A head of the answer: interim ones (not 100), then the final one or a 101. Borrowed until return. */
+    void (*head)(void *owner, const struct http1_message *answer);
+    /* Body bytes that the owner can take now. */
+    size_t (*room)(void *owner);
+    /* Body bytes, at most room(), borrowed until return. */
+    void (*data)(void *owner, struct slice bytes);
+    /* The answer is complete; trailers (NULL without) are borrowed until return. Unless the exchange was upgraded or
+     * its request is still on its way, the connection is the pool's again. */
+    void (*end)(void *owner, const struct head *trailers);
+    /* So many of the bytes given to origin_send have left for the kernel, or been dropped. */
+    void (*left)(void *owner, size_t bytes);
+    /* The answer will not come, or not to its end; nothing is open any more. */
+    void (*failed)(void *owner, enum close_reason reason, const char *text);
+};
+
+/* Embedded in its owner; zeroed when unused. */
+struct origin {
+    struct origin_pool *pool;
+    const struct origin_events *events;
+    void *owner;
+    struct conn *conn; /* NULL: not started, or over */
+    const struct head *request;
+    unsigned response_ms;
+    struct deadline response;
+
+    /* to the service */
+    enum http1_framing framing;
+    uint64_t length_left; /* of a body with a length */
+    size_t owed;          /* bytes given to us that have not been told as left */
+    struct chain early;   /* of an upgrade: bytes before the 101 */
+    bool upgrade;         /* asked for */
+    bool request_ended;
+
+    /* from the service */
+    struct buffer in; /* an unfinished head, or what the owner had no room for */
+    size_t scanned;
+    struct http1_body body;
+    uint64_t idle_ms;
+    unsigned interim;
+    bool ready;  /* connected */
+    bool reused; /* from the pool: may be dead already */
+    bool heard;  /* a byte of the answer came */
+    bool head_seen;
+    bool raw; /* after a 101 */
+    bool keep_alive;
+    bool answer_ended;
+    bool cancelled;
+};
+
+/* Starts with a head that stays the caller's and lives until the end. response_ms bounds the wait from the request's
+ * end to the answer's head; 0: no bound. 0; KV_EINVAL for a head that cannot be sent; KV_ENOMEM. */
+int origin_start(struct origin *origin, struct origin_pool *pool, const struct head *request,
+                 const struct origin_framing *framing, unsigned response_ms, const struct origin_events *events,
+                 void *owner);
+
+/* Request body bytes; takes the chunk. 0; KV_ECLOSED when nobody wants it any more (the answer is complete, or the head
+ * announced no body): it was dropped, and no `left` follows; KV_EINVAL for more than the announced length and
+ * KV_ENOMEM: cancel then. */
+int origin_send(struct origin *origin, struct chunk *chunk);
+/* The request is complete (or, after a 101, our direction): trailers may be NULL and are copied. 0; KV_EINVAL for less
+ * than the announced length; KV_ENOMEM: cancel then. */
+int origin_send_end(struct origin *origin, const struct head *trailers);
+
+/* room() grew. */
+void origin_read_on(struct origin *origin);
+
+/* Ends it now: `abrupt` tells the service with a reset that this is no orderly end, otherwise what is queued is still
+ * sent. Legal at any time, more than once, on a zeroed one, and needed before its memory goes. */
+void origin_cancel(struct origin *origin, bool abrupt);
+
+static inline bool origin_is_open(const struct origin *origin)
+{
+    return origin->conn != NULL;
+}
+
+#endif

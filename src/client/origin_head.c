@@ -1,0 +1,127 @@
+#include "client/origin_head.h"
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "http/forward.h"
+
+/* Promised idle time that is not used: the service's clock starts before ours. */
+#define IDLE_MARGIN_MS 1000
+#define IDLE_MIN_MS    500
+
+/* ---- framing --------------------------------------------------------------------------------------------------- */
+
+static bool has_usually_no_body(struct slice method)
+{
+    static const char *const methods[] = {"GET", "HEAD", "OPTIONS", "TRACE", "DELETE", "CONNECT"};
+    for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]); i++)
+        if (slice_equals(method, slice_of(methods[i])))
+            return true;
+    return false;
+}
+
+int origin_head_framing(const struct head *head, struct origin_framing *out)
+{
+    bool upgrade = head->protocol.len > 0;
+    *out = (struct origin_framing){.framing = HTTP1_NO_BODY};
+    if (head_has_token(head, SLICE("transfer-encoding"), SLICE("chunked"))) {
+        out->framing = HTTP1_CHUNKED;
+        return upgrade ? KV_EINVAL : KV_OK;
+    }
+    bool found = false;
+    for (size_t i = 0; i < head->count; i++) {
+        uint64_t length;
+        if (!slice_equals_nocase(head->fields[i].name, SLICE("content-length")))
+            continue;
+        if (!slice_to_u64(head->fields[i].value, &length) || length > INT64_MAX || (found && length != out->length))
+            return KV_EINVAL;
+        found = true;
+        out->length = length;
+    }
+    if (found)
+        out->framing = HTTP1_LENGTH;
+    else
+        out->open = !upgrade && !has_usually_no_body(head->method);
+    return upgrade && out->length > 0 ? KV_EINVAL : KV_OK;
+}
+
+/* ---- the request ----------------------------------------------------------------------------------------------- */
+
+/* Fields that stay whatever Connection says: taking them away would change whom the request reaches or what it is. */
+static bool is_protected(struct slice name)
+{
+    static const char *const names[] = {"host", "content-length", "transfer-encoding", "te", "upgrade", "cookie"};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        if (slice_equals_nocase(name, slice_of(names[i])))
+            return true;
+    return name.len >= 12 && slice_equals_nocase((struct slice){name.data, 12}, SLICE("x-forwarded-"));
+}
+
+/* RFC 9110, 7.6.1. The text of a removed field stays where it is, so the names outlive Connection itself. */
+static void remove_named_by_connection(struct head *head)
+{
+    struct slice names[FORWARD_OPTIONS_MAX];
+    size_t count = 0;
+    for (size_t i = 0; i < head->count; i++) {
+        struct slice list = head->fields[i].value;
+        if (!slice_equals_nocase(head->fields[i].name, SLICE("connection")))
+            continue;
+        while (count < FORWARD_OPTIONS_MAX && slice_next_element(&list, &names[count]))
+            count++;
+    }
+    for (size_t i = 0; i < count; i++)
+        if (!is_protected(names[i]))
+            head_remove(head, names[i]);
+    head_remove(head, SLICE("connection"));
+}
+
+static void set_host(struct head *head, struct slice host_header, struct slice authority)
+{
+    if (host_header.len > 0) {
+        head->authority = host_header;
+        head_remove(head, SLICE("host"));
+    } else if (head->authority.len == 0 && !head_find(head, SLICE("host"))) {
+        head->authority = authority;
+    }
+}
+
+void origin_head_prepare(struct head *head, struct slice host_header, struct slice authority)
+{
+    if (head_has_token(head, SLICE("te"), SLICE("trailers"))) {
+        for (size_t i = 0; i < head->count; i++)
+            if (slice_equals_nocase(head->fields[i].name, SLICE("te")))
+                head->fields[i].value = SLICE("trailers");
+    } else {
+        head_remove(head, SLICE("te"));
+    }
+    remove_named_by_connection(head);
+    head_remove(head, SLICE("expect")); /* the body comes without being asked for */
+    set_host(head, host_header, authority);
+}
+
+bool origin_head_is_idempotent(const struct head *head)
+{
+    static const char *const methods[] = {"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"};
+    for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]); i++)
+        if (slice_equals(head->method, slice_of(methods[i])))
+            return true;
+    return false;
+}
+
+/* ---- the answer ------------------------------------------------------------------------------------------------ */
+
+uint64_t origin_head_idle_ms(const struct head *answer)
+{
+    struct slice parameters = head_value(answer, SLICE("keep-alive")), parameter;
+    uint64_t seconds;
+    while (slice_next_element(&parameters, &parameter)) {
+        struct slice key = SLICE("timeout=");
+        if (parameter.len <= key.len || !slice_equals_nocase((struct slice){parameter.data, key.len}, key))
+            continue;
+        if (!slice_to_u64((struct slice){parameter.data + key.len, parameter.len - key.len}, &seconds))
+            continue;
+        if (seconds * 1000 >= LIMIT_ORIGIN_IDLE_MS + IDLE_MARGIN_MS || seconds > LIMIT_ORIGIN_IDLE_MS)
+            break;
+        return seconds * 1000 > IDLE_MARGIN_MS + IDLE_MIN_MS ? seconds * 1000 - IDLE_MARGIN_MS : IDLE_MIN_MS;
+    }
+    return LIMIT_ORIGIN_IDLE_MS;
+}

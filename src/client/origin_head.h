@@ -1,0 +1,45 @@
+/*
+ * A request's head as it came over the wire, made ready for the local service, and what the two heads of an exchange
+ * say about framing and keep-alive. Our server has applied the forwarding rules already (http/forward.h); a deployed
+ * one has not, so what must not cross a hop is removed here once more. No state; any thread.
+ */
+#ifndef KV_CLIENT_ORIGIN_HEAD_H
+#define KV_CLIENT_ORIGIN_HEAD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/slice.h"
+#include "http/head.h"
+#include "http/http1.h"
+
+/* How a request's body is delimited, as far as its head tells. */
+struct origin_framing {
+    enum http1_framing framing; /* HTTP1_NO_BODY, HTTP1_LENGTH or HTTP1_CHUNKED */
+    uint64_t length;
+    bool open; /* the head does not say whether there is a body: the first frame behind it does */
+};
+
+/*
+ * A body is announced by Content-Length or by `transfer-encoding: chunked`, which the server leaves in the head for
+ * that purpose. Without either, GET and its like have none; any other method may have one of unknown length, because a
+ * deployed server passes HTTP/2 requests on as they come. 0, or KV_EINVAL for a length that is none, or
+ * several, and for an upgrade with a body.
+ */
+int origin_head_framing(const struct head *head, struct origin_framing *out);
+
+/*
+ * Changes an owning head in place: `host_header` (may be empty) replaces Host; a request without any Host gets
+ * `authority`, the local service's own. Expect, what Connection names, and TE other than "trailers" go. Both slices
+ * have to outlive the head. Fields of framing and connection are left for the writer, which makes its own.
+ */
+void origin_head_prepare(struct head *head, struct slice host_header, struct slice authority);
+
+/* True if sending the request twice is sending it once (RFC 9110, 9.2.2). */
+bool origin_head_is_idempotent(const struct head *head);
+
+/* How long a connection may idle after this answer: LIMIT_ORIGIN_IDLE_MS, or a little less than its Keep-Alive field
+ * promises, so that the service does not close under a request that is on its way. */
+uint64_t origin_head_idle_ms(const struct head *answer);
+
+#endif

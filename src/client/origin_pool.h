@@ -1,0 +1,43 @@
+/*
+ * Connections to the local service: dialled when a request needs one, kept for the next when it is done. The newest
+ * idle one is taken first, so that a burst's surplus ages and goes (LIMIT_ORIGIN_IDLE_MS, LIMIT_ORIGIN_IDLE_MAX).
+ *
+ * One pool a client; all functions run on its worker.
+ */
+#ifndef KV_CLIENT_ORIGIN_POOL_H
+#define KV_CLIENT_ORIGIN_POOL_H
+
+#include <stdint.h>
+
+#include "base/buffer.h"
+#include "client/url.h"
+
+struct conn;
+struct conn_events;
+struct origin_pool;
+struct tls_context;
+struct worker;
+
+struct origin_target {
+    struct url url;
+    struct tls_context *tls; /* for https; the pool takes a reference of its own */
+    unsigned connect_ms;     /* name, all addresses and the TLS handshake together */
+};
+
+/* NULL without memory. */
+struct origin_pool *origin_pool_new(struct worker *worker, const struct origin_target *target);
+/* Closes the idle connections. Those handed out are their users' to close. NULL is legal. */
+void origin_pool_free(struct origin_pool *pool);
+
+/* An idle connection, now the caller's, or NULL when there is none. */
+struct conn *origin_pool_take(struct origin_pool *pool, const struct conn_events *events, void *owner);
+/* A new connection; see conn_dial. */
+struct conn *origin_pool_dial(struct origin_pool *pool, const struct conn_events *events, void *owner);
+/* Keeps a connection whose last exchange is complete in both directions, for at most idle_ms. */
+void origin_pool_put(struct origin_pool *pool, struct conn *conn, uint64_t idle_ms);
+
+struct worker *origin_pool_worker(const struct origin_pool *pool);
+/* An empty buffer to write a head into; its content is valid until the next call. */
+struct buffer *origin_pool_scratch(struct origin_pool *pool);
+
+#endif

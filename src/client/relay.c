@@ -1,0 +1,282 @@
+/*
+ * A request whose head leaves open whether a body follows (origin_head_framing) waits for the first frame behind it:
+ * bytes make it chunked, an end makes it empty.
+ *
+ * An answer that is complete before its request ends the origin; the rest of the upload is dropped as it comes, because
+ * the answer may still be on its way through the link and a reset would overtake it. The server ends such an exchange
+ * by itself; LIMIT_PROGRESS_MS is for one that does not.
+ */
+#include "client/relay.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "client/origin.h"
+#include "client/origin_pool.h"
+#include "http/forward.h"
+#include "tunnel/exchange.h"
+
+struct relay {
+    struct half half;
+    struct origin origin;
+    struct relay_context *context;
+    struct relay *prev, *next;
+    struct head *request;
+    struct origin_framing framing;
+    struct deadline leftover; /* the answer is out, the request still comes */
+    uint64_t started_at;
+    uint64_t up, down; /* body bytes */
+    uint16_t status;   /* of the final answer */
+    struct free_node free;
+};
+
+static const struct half_events half_events;
+static const struct origin_events origin_events;
+
+/* ---- the end --------------------------------------------------------------------------------------------------- */
+
+static void log_end(const struct relay *r, enum close_reason reason, const char *text)
+{
+    if (!log_enabled(LOG_LEVEL_DEBUG))
+        return;
+    uint64_t ms = worker_now(origin_pool_worker(r->context->pool)) - r->started_at;
+    log_debug(reason == REASON_NONE ? "request done" : "request broken off", log_str("request", r->half.id),
+              log_slice("method", r->request->method), log_slice("path", relay_path(r->request)),
+              log_uint("status", r->status), log_str("reason", reason == REASON_NONE ? "" : reason_text(reason)->code),
+              log_str("text", text), log_uint("up", r->up), log_uint("down", r->down), log_uint("ms", ms));
+}
+
+static void free_relay(struct free_node *node)
+{
+    struct relay *r = (struct relay *)((char *)node - offsetof(struct relay, free));
+    head_free(r->request);
+    free(r);
+}
+
+/* Leaves both ends. `abrupt`: the service must not take its connection's end for an orderly one. */
+static void end(struct relay *r, enum close_reason reason, const char *text, bool abrupt)
+{
+    log_end(r, reason, text);
+    half_close(&r->half, reason, text);
+    origin_cancel(&r->origin, abrupt);
+    deadline_cancel(&r->leftover);
+    DL_DELETE(r->context->relays, r);
+    r->context->count--;
+    r->free.free = free_relay;
+    worker_free_later(origin_pool_worker(r->context->pool), &r->free);
+}
+
+static void end_if_done(struct relay *r)
+{
+    if (half_is_done(&r->half))
+        end(r, REASON_NONE, NULL, false);
+}
+
+/* The half closed itself for want of memory, or the origin cannot go on. */
+static void break_off(struct relay *r, int error)
+{
+    if (error == KV_EINVAL)
+        end(r, REASON_BAD_REQUEST, "the request's body is not as long as its head says", true);
+    else
+        end(r, REASON_INTERNAL, kv_strerror(error), true);
+}
+
+static void on_leftover(struct deadline *deadline)
+{
+    struct relay *r = (struct relay *)((char *)deadline - offsetof(struct relay, leftover));
+    end(r, REASON_NONE, "the answer was complete before the request", false);
+}
+
+void relay_abort_all(struct relay_context *context, enum close_reason reason, const char *text)
+{
+    while (context->relays)
+        end(context->relays, reason, text, true);
+}
+
+/* ---- the beginning --------------------------------------------------------------------------------------------- */
+
+struct slice relay_path(const struct head *request)
+{
+    const char *query = request->target.len ? memchr(request->target.data, '?', request->target.len) : NULL;
+    return (struct slice){request->target.data, query ? (size_t)(query - request->target.data) : request->target.len};
+}
+
+static int start_origin(struct relay *r)
+{
+    r->framing.open = false;
+    return origin_start(&r->origin, r->context->pool, r->request, &r->framing, r->context->response_ms, &origin_events,
+                        r);
+}
+
+static void start_with_head(struct relay *r)
+{
+    int error = origin_head_framing(r->request, &r->framing);
+    if (!error) {
+        origin_head_prepare(r->request, r->context->host_header, r->context->authority);
+        error = r->framing.open ? KV_OK : start_origin(r);
+    }
+    if (error == KV_EINVAL)
+        end(r, REASON_BAD_REQUEST, "the request's head cannot be sent on", true);
+    else if (error)
+        break_off(r, error);
+}
+
+void relay_start(struct relay_context *context, struct message *message)
+{
+    struct exchange_open *open = exchange_open_of(message);
+    if (!open)
+        return;
+    struct relay *r = calloc(1, sizeof(*r));
+    if (!r) {
+        exchange_refuse(message, REASON_INTERNAL, "no memory");
+        return;
+    }
+    struct worker *worker = origin_pool_worker(context->pool);
+    r->context = context;
+    r->leftover.expired = on_leftover;
+    r->started_at = worker_now(worker);
+    r->request = open->head;
+    open->head = NULL;
+    if (half_accept(&r->half, worker, message, LIMIT_WINDOW_BYTES, &half_events, r) != KV_OK) {
+        head_free(r->request);
+        free(r);
+        return;
+    }
+    DL_APPEND(context->relays, r);
+    context->count++;
+    start_with_head(r);
+}
+
+/* ---- from the visitor ------------------------------------------------------------------------------------------ */
+
+static void on_half_head(void *owner, struct head *head)
+{
+    (void)owner; /* heads go from the service to the visitor only */
+    head_free(head);
+}
+
+static void on_half_data(void *owner, struct chunk *chunk)
+{
+    struct relay *r = owner;
+    size_t len = chunk->len;
+    int error = KV_OK;
+    r->up += len;
+    if (r->framing.open) {
+        r->framing.framing = HTTP1_CHUNKED;
+        error = start_origin(r);
+    }
+    if (error) {
+        chunk_free(chunk);
+        break_off(r, error);
+        return;
+    }
+    error = origin_send(&r->origin, chunk);
+    if (error == KV_ECLOSED)
+        half_grant(&r->half, len); /* dropped: nobody has to wait for it */
+    else if (error)
+        break_off(r, error);
+}
+
+static void on_half_end(void *owner, struct head *trailers)
+{
+    struct relay *r = owner;
+    int error = KV_OK;
+    if (r->framing.open) {
+        r->framing.framing = HTTP1_LENGTH;
+        error = start_origin(r);
+    } else {
+        error = origin_send_end(&r->origin, trailers);
+    }
+    head_free(trailers);
+    if (error)
+        break_off(r, error);
+    else
+        end_if_done(r);
+}
+
+static void on_half_credit(void *owner, size_t bytes)
+{
+    struct relay *r = owner;
+    (void)bytes;
+    origin_read_on(&r->origin);
+}
+
+static void on_half_reset(void *owner, enum close_reason reason, const char *text)
+{
+    end(owner, reason, text, reason != REASON_NONE);
+}
+
+static const struct half_events half_events = {
+    .head = on_half_head,
+    .data = on_half_data,
+    .credit = on_half_credit,
+    .end = on_half_end,
+    .reset = on_half_reset,
+};
+
+/* ---- from the service ------------------------------------------------------------------------------------------ */
+
+static void on_origin_head(void *owner, const struct http1_message *answer)
+{
+    struct relay *r = owner;
+    r->status = answer->head.status;
+    struct head *head = forward_response(&answer->head);
+    if (!head || half_send_head(&r->half, head) != KV_OK)
+        break_off(r, KV_ENOMEM);
+}
+
+static size_t on_origin_room(void *owner)
+{
+    struct relay *r = owner;
+    return half_credit(&r->half);
+}
+
+static void on_origin_data(void *owner, struct slice bytes)
+{
+    struct relay *r = owner;
+    r->down += bytes.len;
+    struct chunk *chunk = chunk_copy(bytes.data, bytes.len);
+    if (!chunk || half_send_data(&r->half, chunk) != KV_OK)
+        break_off(r, KV_ENOMEM);
+}
+
+static void on_origin_end(void *owner, const struct head *trailers)
+{
+    struct relay *r = owner;
+    struct head *forwarded = trailers ? forward_trailers(trailers) : NULL;
+    if ((trailers && !forwarded) || half_send_end(&r->half, forwarded) != KV_OK) {
+        break_off(r, KV_ENOMEM);
+        return;
+    }
+    if (half_is_done(&r->half))
+        end(r, REASON_NONE, NULL, false);
+    else if (!origin_is_open(&r->origin))
+        deadline_arm(origin_pool_worker(r->context->pool), &r->leftover, LIMIT_PROGRESS_MS);
+}
+
+static void on_origin_left(void *owner, size_t bytes)
+{
+    struct relay *r = owner;
+    if (half_grant(&r->half, bytes) != KV_OK)
+        break_off(r, KV_ENOMEM);
+}
+
+static void on_origin_failed(void *owner, enum close_reason reason, const char *text)
+{
+    struct relay *r = owner;
+    r->context->failed(r->context, &r->half, r->request, reason, text);
+    end(r, reason, text, true);
+}
+
+static const struct origin_events origin_events = {
+    .head = on_origin_head,
+    .room = on_origin_room,
+    .data = on_origin_data,
+    .end = on_origin_end,
+    .left = on_origin_left,
+    .failed = on_origin_failed,
+};

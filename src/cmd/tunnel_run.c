@@ -1,0 +1,238 @@
+/*
+ * The client lives on one worker; the main thread waits for signals and passes them on.
+ *
+ *     flags ── settings file ── TLS contexts ── worker, client ── signal or refusal ── client gone ── worker joined
+ *
+ * SIGINT, SIGTERM and SIGHUP (unless it was ignored, as nohup does) stop the client: requests in flight get STOP_MS,
+ * and none when a second signal comes. SIGUSR1 is how the worker wakes the main thread when the client has ended; one
+ * from outside finds nothing ended and has no effect.
+ */
+#include "cmd/tunnel_run.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "client/client.h"
+#include "client/session.h"
+#include "client/settings.h"
+#include "io/resolve.h"
+#include "io/tls.h"
+#include "io/worker.h"
+
+#define STOP_MS     2000                     /* requests in flight after the first signal */
+#define PATIENCE_MS (LIMIT_LINGER_MS + 1000) /* for connections that say goodbye */
+
+/* The main thread's and the worker's common ground. Everything but `ended` is written by the one before the other is
+ * told: through the tasks, and through SIGUSR1. */
+struct process {
+    struct client_options options;
+    struct worker *worker;
+    struct client *client; /* the worker's alone */
+    pthread_t main_thread;
+    struct task start_task;
+    struct stop_task {
+        struct task task;
+        struct process *process;
+        unsigned patience_ms;
+    } stop_tasks[2];
+    atomic_bool ended;
+    bool failed;
+    char sentence[2 * SESSION_TEXT_LEN];
+};
+
+/* ---- on the worker --------------------------------------------------------------------------------------------- */
+
+static void on_finished(void *arg, const char *sentence)
+{
+    struct process *p = arg;
+    p->client = NULL;
+    p->failed = sentence != NULL;
+    snprintf(p->sentence, sizeof(p->sentence), "%s", sentence ? sentence : "");
+    atomic_store(&p->ended, true);
+    pthread_kill(p->main_thread, SIGUSR1);
+}
+
+static void run_start(struct task *task)
+{
+    struct process *p = (struct process *)((char *)task - offsetof(struct process, start_task));
+    p->client = client_start(p->worker, &p->options);
+    if (!p->client)
+        on_finished(p, kv_strerror(KV_ENOMEM));
+}
+
+static void run_stop(struct task *task)
+{
+    struct stop_task *stop = (struct stop_task *)task;
+    if (stop->process->client)
+        client_stop(stop->process->client, stop->patience_ms);
+}
+
+/* ---- on the main thread ---------------------------------------------------------------------------------------- */
+
+static void block_signals(sigset_t *signals)
+{
+    struct sigaction hangup;
+    sigemptyset(signals);
+    sigaddset(signals, SIGINT);
+    sigaddset(signals, SIGTERM);
+    sigaddset(signals, SIGUSR1);
+    if (sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler != SIG_IGN)
+        sigaddset(signals, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, signals, NULL); /* before any thread: all of them inherit it */
+}
+
+static void stop(struct process *p, struct stop_task *task, unsigned patience_ms)
+{
+    *task = (struct stop_task){.task.run = run_stop, .process = p, .patience_ms = patience_ms};
+    worker_run(p->worker, &task->task);
+}
+
+/* Returns when the client has ended; a signal after the second changes nothing. */
+static void wait_for_end(struct process *p, const sigset_t *signals)
+{
+    unsigned stops = 0;
+    while (!atomic_load(&p->ended)) {
+        int number = 0;
+        if (sigwait(signals, &number) != 0 || number == SIGUSR1 || stops == 2)
+            continue;
+        stop(p, &p->stop_tasks[stops], stops == 0 ? STOP_MS : 0);
+        stops++;
+    }
+}
+
+static int run_client(struct process *p)
+{
+    struct worker_group *group;
+    sigset_t signals;
+    block_signals(&signals);
+    if (worker_group_start(1, &group) != KV_OK)
+        return cli_failure("the worker thread cannot be started");
+    p->worker = worker_at(group, 0);
+    p->main_thread = pthread_self();
+    p->start_task.run = run_start;
+    worker_run(p->worker, &p->start_task);
+    wait_for_end(p, &signals);
+    worker_group_stop(group, PATIENCE_MS);
+    return p->failed ? cli_failure("%s", p->sentence) : CLI_EXIT_OK;
+}
+
+/* Each request in flight has a connection of its own; the usual soft limit is lower than it needs to be. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+/* ---- settings -------------------------------------------------------------------------------------------------- */
+
+static int resolve_settings(const struct tunnel_run *run, struct settings *out)
+{
+    char path[4096], error[SETTINGS_ERROR_LEN];
+    const struct settings_given given = {.endpoint = run->endpoint, .token = run->token, .ca_cert = run->ca_cert};
+    bool has_path = settings_path(path, sizeof(path)) == KV_OK;
+    if (settings_resolve(has_path ? path : NULL, &given, out, error) != KV_OK)
+        return cli_usage_error("%s", error);
+    if (error[0])
+        log_warn(error);
+    if (out->token)
+        return CLI_EXIT_OK;
+    settings_free(out);
+    return cli_usage_error("there is no token; store one with 'kavilo-tunnel login', or put it into KAVILO_TOKEN");
+}
+
+/* Whether every address of the host is this machine's own. */
+static bool is_loopback(struct slice host)
+{
+    struct resolve_answer answer;
+    if (resolve_at_once(host, 1, &answer) != KV_OK)
+        return false;
+    for (unsigned i = 0; i < answer.count; i++) {
+        const union resolve_address *a = &answer.addresses[i];
+        if (a->any.sa_family == AF_INET6 ? !IN6_IS_ADDR_LOOPBACK(&a->v6.sin6_addr)
+                                         : ntohl(a->v4.sin_addr.s_addr) >> 24 != IN_LOOPBACKNET)
+            return false;
+    }
+    return answer.count > 0;
+}
+
+/* A service on this machine usually has a certificate that nobody can verify, made by a development server for itself,
+ * and nobody sits between us and it: whoever could answer on its loopback port could read its key as well. So only
+ * --origin-ca asks for proof there. */
+static int make_origin_tls(const struct tunnel_run *run, struct tls_context **out)
+{
+    static const char *const alpn[] = {"http/1.1", NULL};
+    char error[TLS_ERROR_LEN];
+    if (!run->url.tls)
+        return CLI_EXIT_OK;
+    bool verify = !run->origin_insecure && (run->origin_ca || !is_loopback(slice_of(run->url.host)));
+    *out = tls_client_context(run->origin_ca, verify, alpn, error);
+    return *out ? CLI_EXIT_OK : cli_usage_error("TLS to the local service cannot be set up: %s", error);
+}
+
+static int make_endpoint_tls(const struct settings *settings, struct tls_context **out)
+{
+    static const char *const alpn[] = {"h2", NULL};
+    char error[TLS_ERROR_LEN];
+    if (!settings->endpoint.tls)
+        return CLI_EXIT_OK;
+    *out = tls_client_context(settings->ca_cert, true, alpn, error);
+    return *out ? CLI_EXIT_OK : cli_usage_error("TLS to the server cannot be set up: %s", error);
+}
+
+/* ---- the command ----------------------------------------------------------------------------------------------- */
+
+int tunnel_run(void *arg)
+{
+    const struct tunnel_run *run = arg;
+    struct settings settings;
+    struct tls_context *endpoint_tls = NULL, *origin_tls = NULL;
+    log_configure(run->has_log_level ? run->log_level : LOG_LEVEL_INFO, run->log_format);
+    int status = resolve_settings(run, &settings);
+    if (status != CLI_EXIT_OK)
+        return status;
+    status = make_endpoint_tls(&settings, &endpoint_tls);
+    if (status != CLI_EXIT_OK)
+        goto free_settings;
+    status = make_origin_tls(run, &origin_tls);
+    if (status != CLI_EXIT_OK)
+        goto free_endpoint_tls;
+
+    raise_descriptor_limit();
+    struct process process = {
+        .options =
+            {
+                .endpoint = settings.endpoint,
+                .tls = endpoint_tls,
+                .token = settings.token,
+                .name = run->name,
+                .takeover = run->takeover,
+                .forward =
+                    {
+                        .target = {.url = run->url,
+                                   .tls = origin_tls,
+                                   .connect_ms = run->has_connect ? (unsigned)run->connect_ms : LIMIT_CONNECT_MS},
+                        .host_header = run->host_header,
+                        .response_ms = run->has_response ? (unsigned)run->response_ms : LIMIT_FIRST_BYTE_MS,
+                    },
+                .finished = on_finished,
+            },
+    };
+    process.options.arg = &process;
+    status = run_client(&process);
+
+    tls_context_free(origin_tls);
+free_endpoint_tls:
+    tls_context_free(endpoint_tls);
+free_settings:
+    settings_free(&settings);
+    return status;
+}

@@ -1,0 +1,194 @@
+/* The flags of `kavilo-tunnel tunnel`: what each may be, and what the help says about it. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "client/settings.h"
+#include "cmd/tunnel_run.h"
+#include "http/syntax.h"
+
+#define LONGEST_WAIT_MS (24UL * 3600 * 1000) /* of one request; fits the loop's clock many times over */
+
+const char tunnel_run_details[] =
+    "Connects to the server, prints the public URL, and passes every request that comes in there to the service. It "
+    "reconnects by itself for as long as it runs; a service that is down is no reason to end. Ctrl-C ends it: requests "
+    "in flight get two seconds, a second Ctrl-C cuts them off.\n\n"
+    "Endpoint, token and CA come from the flags, else from the environment, else from what 'login' stored.";
+
+static int set_url(void *into, const char *value, char *error)
+{
+    struct tunnel_run *run = into;
+    return url_parse_service(slice_of(value), &run->url, error);
+}
+
+/* Whether it can be part of a host name is the server's to say, in its own words; here it only has to be text. */
+static int set_name(void *into, const char *value, char *error)
+{
+    struct tunnel_run *run = into;
+    run->name = value;
+    if (value[0] != '\0' && strlen(value) <= LIMIT_HOST_BYTES)
+        return KV_OK;
+    snprintf(error, CLI_ERROR_LEN,
+             value[0] ? "is longer than any host name"
+                      : "must not be empty; leave --name out for "
+                        "a random name");
+    return KV_EINVAL;
+}
+
+static int set_endpoint(void *into, const char *value, char *error)
+{
+    struct tunnel_run *run = into;
+    struct url parsed;
+    run->endpoint = value;
+    return url_parse_endpoint(slice_of(value), &parsed, error);
+}
+
+static int set_token(void *into, const char *value, char *error)
+{
+    struct tunnel_run *run = into;
+    run->token = value;
+    return settings_check_token(slice_of(value), error);
+}
+
+static int set_ca_cert(void *into, const char *value, char *error)
+{
+    struct tunnel_run *run = into;
+    run->ca_cert = value;
+    return settings_check_ca_cert(value, error);
+}
+
+static int set_takeover(void *into, const char *value, char *error)
+{
+    (void)value;
+    (void)error;
+    ((struct tunnel_run *)into)->takeover = true;
+    return KV_OK;
+}
+
+static int set_host_header(void *into, const char *value, char *error)
+{
+    struct tunnel_run *run = into;
+    run->host_header = value;
+    if (http_is_authority(slice_of(value)))
+        return KV_OK;
+    snprintf(error, CLI_ERROR_LEN, "is no host; give HOST or HOST:PORT");
+    return KV_EINVAL;
+}
+
+static int set_origin_ca(void *into, const char *value, char *error)
+{
+    struct tunnel_run *run = into;
+    run->origin_ca = value;
+    return settings_check_ca_cert(value, error);
+}
+
+static int set_origin_insecure(void *into, const char *value, char *error)
+{
+    (void)value;
+    (void)error;
+    ((struct tunnel_run *)into)->origin_insecure = true;
+    return KV_OK;
+}
+
+static int set_wait(unsigned long *into, const char *value, char *error)
+{
+    int result = cli_set_duration(into, value, error);
+    if (result != KV_OK || *into <= LONGEST_WAIT_MS)
+        return result;
+    snprintf(error, CLI_ERROR_LEN, "is longer than a day");
+    return KV_EINVAL;
+}
+
+static int set_connect_timeout(void *into, const char *value, char *error)
+{
+    struct tunnel_run *run = into;
+    run->has_connect = true;
+    int result = set_wait(&run->connect_ms, value, error);
+    if (result != KV_OK || run->connect_ms > 0)
+        return result;
+    snprintf(error, CLI_ERROR_LEN, "must not be 0");
+    return KV_EINVAL;
+}
+
+static int set_response_timeout(void *into, const char *value, char *error)
+{
+    struct tunnel_run *run = into;
+    run->has_response = true;
+    return set_wait(&run->response_ms, value, error);
+}
+
+static int set_log_level(void *into, const char *value, char *error)
+{
+    struct tunnel_run *run = into;
+    run->has_log_level = true;
+    if (log_level_parse(value, &run->log_level))
+        return KV_OK;
+    snprintf(error, CLI_ERROR_LEN, "must be error, warn, info or debug");
+    return KV_EINVAL;
+}
+
+static int set_log_format(void *into, const char *value, char *error)
+{
+    struct tunnel_run *run = into;
+    if (log_format_parse(value, &run->log_format))
+        return KV_OK;
+    snprintf(error, CLI_ERROR_LEN, "must be text or json");
+    return KV_EINVAL;
+}
+
+const struct cli_option tunnel_run_options[] = {
+    {.name = "url",
+     .value_name = "URL",
+     .help = "the local service: a port, HOST:PORT, or a URL with http:// or https://",
+     .required = true,
+     .set = set_url},
+    {.name = "name",
+     .value_name = "NAME",
+     .help = "keep the public URL: it begins with NAME each time; without, it is a new random one",
+     .set = set_name},
+    {.name = "endpoint",
+     .value_name = "URL",
+     .environment = "KAVILO_ENDPOINT",
+     .help = "the server to connect to; " SETTINGS_DEFAULT_ENDPOINT " unless given",
+     .set = set_endpoint},
+    {.name = "token",
+     .value_name = "TOKEN",
+     .environment = "KAVILO_TOKEN",
+     .help = "your token; other users of this machine can see it on the command line, so prefer the environment or "
+             "'login'",
+     .secret = true,
+     .set = set_token},
+    {.name = "ca-cert",
+     .value_name = "PEM",
+     .environment = "KAVILO_CA_CERT",
+     .help = "file of certificate authorities to trust for the server, instead of the system's",
+     .set = set_ca_cert},
+    {.name = "takeover", .help = "take the name from another client of yours that holds it", .set = set_takeover},
+    {.name = "host-header",
+     .value_name = "HOST",
+     .help = "what the service sees as Host, instead of the public host name",
+     .set = set_host_header},
+    {.name = "origin-ca",
+     .value_name = "PEM",
+     .help = "file of certificate authorities to trust for an https service, instead of the system's",
+     .set = set_origin_ca},
+    {.name = "origin-insecure",
+     .help = "accept any certificate of an https service; on this machine's own addresses that is so without the flag, "
+             "unless --origin-ca is given",
+     .set = set_origin_insecure},
+    {.name = "connect-timeout",
+     .value_name = "TIME",
+     .help = "how long a connection to the service may take: 10s unless given",
+     .set = set_connect_timeout},
+    {.name = "response-timeout",
+     .value_name = "TIME",
+     .help = "how long the service may take from a request's end to the beginning of its answer, 0 for ever: 120s "
+             "unless given",
+     .set = set_response_timeout},
+    {.name = "log-level",
+     .value_name = "LEVEL",
+     .help = "error, warn, info or debug: info unless given",
+     .set = set_log_level},
+    {.name = "log-format", .value_name = "FORMAT", .help = "text or json: text unless given", .set = set_log_format},
+    {.name = NULL},
+};
