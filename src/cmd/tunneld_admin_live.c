@@ -47,13 +47,13 @@ static int report_refusal(const char *url, unsigned status, json_t *json)
     if (message)
         return cli_failure("the server refused: %s", message);
     return cli_failure("%s is no admin listener of kavilo-tunneld: it answered %u %s", url, status,
-                       http_status_phrase((unsigned)status));
+                       http_status_phrase(status));
 }
 
-/* Asks the server. CLI_EXIT_OK and the answer's JSON, or the exit status, and then the sentence has been printed. A 404
- * with this code, if it is not NULL, is CLI_EXIT_OK without JSON. */
-static int ask(const struct admin_settings *s, const char *method, const char *target, const char *expected_code,
-               json_t **json)
+/* Asks the server. CLI_EXIT_OK and the member of the answer that was asked for, or the exit status, and then the
+ * sentence has been printed. A tunnel that is not there is CLI_EXIT_OK and NULL. */
+static int ask(const struct admin_settings *s, const char *method, const char *target, const char *member,
+               json_type type, json_t **json)
 {
     const char *text = s->admin_url[0] ? s->admin_url : ADMIN_HTTP_URL;
     struct admin_http_url url;
@@ -67,9 +67,10 @@ static int ask(const struct admin_settings *s, const char *method, const char *t
     json_t *value = json_loadb(answer.body.data ? answer.body.data : "", answer.body.len, 0, NULL);
     const char *code = json_string_value(json_object_get(value, "error"));
     int status = CLI_EXIT_OK;
-    if (answer.status == 200 && json_is_object(value))
-        *json = json_incref(value);
-    else if (answer.status != 404 || !code || !expected_code || strcmp(code, expected_code) != 0)
+    json_t *found = json_object_get(value, member);
+    if (answer.status == 200 && found && json_typeof(found) == type)
+        *json = json_incref(found);
+    else if (!(answer.status == 404 && code && strcmp(code, "no_tunnel") == 0))
         status = report_refusal(text, answer.status, value);
     json_decref(value);
     buffer_free(&answer.body);
@@ -156,16 +157,12 @@ static int print_table(const json_t *tunnels)
 int admin_tunnels(void *settings)
 {
     const struct admin_settings *s = settings;
-    json_t *json;
-    int status = ask(s, "GET", "/admin/tunnels", NULL, &json);
+    json_t *tunnels;
+    int status = ask(s, "GET", "/admin/tunnels", "tunnels", JSON_ARRAY, &tunnels);
     if (status != CLI_EXIT_OK)
         return status;
-    const json_t *tunnels = json_object_get(json, "tunnels");
-    if (!json_is_array(tunnels))
-        status = report_refusal(s->admin_url[0] ? s->admin_url : ADMIN_HTTP_URL, 200, json);
-    else
-        status = s->json ? print_json(tunnels) : print_table(tunnels);
-    json_decref(json);
+    status = s->json ? print_json(tunnels) : print_table(tunnels);
+    json_decref(tunnels);
     return status;
 }
 
@@ -182,19 +179,18 @@ const struct cli_option admin_kick_options[] = {
 int admin_kick(void *settings)
 {
     const struct admin_settings *s = settings;
+    static const struct admin_column columns[] = {{"kicked", ADMIN_TEXT}, {0}};
     char target[ADMIN_TEXT_LEN + 32];
-    json_t *json;
+    json_t *kicked;
     snprintf(target, sizeof(target), "/admin/tunnels/%s/kick", s->subdomain);
-    int status = ask(s, "POST", target, "no_tunnel", &json);
+    int status = ask(s, "POST", target, "kicked", JSON_STRING, &kicked);
     if (status != CLI_EXIT_OK)
         return status;
-    if (!json)
+    if (!kicked)
         return cli_failure("no live tunnel has the subdomain '%s'", s->subdomain);
+    json_decref(kicked);
     if (s->json)
-        status = print_json(json);
-    else
-        fprintf(stderr, "closed the tunnel %s; a client that is still running connects again by itself\n",
-                s->subdomain);
-    json_decref(json);
-    return status;
+        return finish_output(admin_print_object(columns, (const char *[]){s->subdomain}));
+    fprintf(stderr, "closed the tunnel %s; a client that is still running connects again by itself\n", s->subdomain);
+    return CLI_EXIT_OK;
 }
