@@ -137,7 +137,7 @@ export HOME=$folder DATABASE_URL=sqlite:$folder/kavilo.db
 mapfile -t ports < <(free_ports 8080 7777 9090)
 
 start server "$bin/kavilo-tunneld" serve --base-host localhost --edge-listen "127.0.0.1:${ports[0]}" \
-    --control-listen "127.0.0.1:${ports[1]}" --admin-listen "127.0.0.1:${ports[2]}"
+    --control-listen "127.0.0.1:${ports[1]}" --admin-listen "127.0.0.1:${ports[2]}" --grace 2s
 wait_for server 'the control port answered' answers "${ports[1]}"
 
 slug=$("$bin/kavilo-tunneld" admin create-user --email dev@example.com 2>"$folder/admin.log") || fail 'no user could be made'
