@@ -88,7 +88,8 @@ static void try_next(struct dial *d);
 /* An address did not work: the next one at once; after the last, the story is told. */
 static void attempt_failed(struct dial *d, int error_number)
 {
-    d->last_errno = error_number;
+    if (d->last_errno != ECONNREFUSED) /* somebody is there: that says more than "no route" to another address */
+        d->last_errno = error_number;
     if (d->next < d->answer.count)
         try_next(d);
     else if (d->running == 0)
@@ -102,10 +103,11 @@ static void on_writable(uv_poll_t *poll, int status, int events)
     struct dial *d = a->dial;
     if (!d)
         return;
-    int error_number = status < 0 ? -status : 0;
+    int error_number = 0;
     socklen_t len = sizeof(error_number);
-    if (status == 0)
-        getsockopt(a->fd, SOL_SOCKET, SO_ERROR, &error_number, &len);
+    /* libuv says EBADF for whatever went wrong; the socket knows better. */
+    if (getsockopt(a->fd, SOL_SOCKET, SO_ERROR, &error_number, &len) != 0 || (status < 0 && error_number == 0))
+        error_number = status < 0 ? -status : EIO;
     unsigned index = a->index;
     int fd = a->fd;
     end_attempt(a, error_number != 0);
