@@ -153,6 +153,8 @@ void link_receive(struct link *link, const struct wire_message *m, struct chunk 
             half_grant(&ex->half, m->credit);
         else if (ex && (m->kind == WIRE_RESET || m->kind == WIRE_ERROR))
             on_abort(ex, m);
+        else if (ex && m->kind == WIRE_CANCEL && link->side == WIRE_FROM_CLIENT)
+            on_cancel(ex); /* the visitor may go after the request is whole, too */
         chunk_free(whole);
         return;
     }
