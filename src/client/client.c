@@ -86,10 +86,10 @@ void client_stop(struct client *c, unsigned patience_ms)
     forwarder_stop(c->forwarder);
     if (patience_ms == 0)
         close_sessions(c);
-    if (c->current && !session_retire(c->current, patience_ms))
+    if (c->current && !session_finish(c->current, patience_ms))
         c->current = NULL;
     for (size_t i = 0; i < RETIRING_MAX; i++)
-        if (c->retiring[i] && !session_retire(c->retiring[i], patience_ms))
+        if (c->retiring[i] && !session_finish(c->retiring[i], patience_ms))
             c->retiring[i] = NULL;
     if (!has_session(c))
         finish(c, NULL);
@@ -179,8 +179,8 @@ static void on_draining(void *owner, struct session *session, uint32_t grace_ms)
     log_info("the server is going away; connecting anew, requests in flight finish",
              log_str("session", session_id(session)), log_uint("grace_ms", grace_ms));
     c->current = NULL;
-    struct session **place = place_to_retire(c);
-    *place = session_retire(session, (uint64_t)grace_ms + RETIRE_MARGIN_MS) ? session : NULL;
+    *place_to_retire(c) = session;
+    session_retire(session, (uint64_t)grace_ms + RETIRE_MARGIN_MS);
     dial_after(c, soon());
 }
 

@@ -32,7 +32,8 @@ enum session_state {
     SESSION_DIALLING,
     SESSION_GREETING,
     SESSION_OPEN,
-    SESSION_RETIRING,
+    SESSION_RETIRING,  /* the server goes away; a new session has our place */
+    SESSION_FINISHING, /* we go away */
     SESSION_DONE,
 };
 
@@ -46,7 +47,7 @@ struct session {
     struct h2_conn *h2;       /* after that */
     struct h2_stream *stream; /* NULL when it is gone */
     struct link *link;
-    struct deadline deadline; /* of the greeting; of the retirement */
+    struct deadline deadline; /* of the greeting; of the last exchanges */
     uint64_t welcomed_at;
     char id[WIRE_SESSION_LEN + 1];
     struct free_node free;
@@ -104,19 +105,25 @@ static void on_deadline(struct deadline *deadline)
 {
     struct session *s = (struct session *)((char *)deadline - offsetof(struct session, deadline));
     end(s, SESSION_LOST,
-        s->state == SESSION_RETIRING ? "requests in flight were given up" : "the server did not answer in time");
+        s->state == SESSION_GREETING ? "the server did not answer in time" : "requests in flight were given up");
 }
 
-bool session_retire(struct session *s, uint64_t patience_ms)
+bool session_finish(struct session *s, uint64_t patience_ms)
 {
     if (s->state < SESSION_OPEN || link_exchanges(s->link) == 0) {
         session_close(s);
         return false;
     }
-    s->state = SESSION_RETIRING;
+    s->state = SESSION_FINISHING;
     link_drain(s->link);
     deadline_arm(s->worker, &s->deadline, patience_ms);
     return true;
+}
+
+void session_retire(struct session *s, uint64_t patience_ms)
+{
+    s->state = SESSION_RETIRING;
+    deadline_arm(s->worker, &s->deadline, patience_ms);
 }
 
 const char *session_id(const struct session *s)
@@ -197,7 +204,7 @@ static void on_link_ended(void *owner, enum close_reason reason, const char *tex
 static void on_link_idle(void *owner)
 {
     struct session *s = owner;
-    if (s->state == SESSION_RETIRING)
+    if (s->state == SESSION_FINISHING)
         end(s, SESSION_LOST, "requests in flight are done");
 }
 
@@ -213,7 +220,6 @@ static enum session_result result_of(int status, const struct head *head)
 {
     switch (status) {
     case GRPC_PERMISSION_DENIED:
-    case GRPC_UNAUTHENTICATED:
         return SESSION_BAD_TOKEN;
     case GRPC_INVALID_ARGUMENT:
         return SESSION_BAD_NAME;

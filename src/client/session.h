@@ -3,7 +3,7 @@
  * and Welcome, and then a link on which the server opens exchanges.
  *
  *     session_start ── dialling ── greeting ── `welcomed` ── open ─┬─ `ended` (once) ── freed
- *                                                                  └─ session_close | session_retire
+ *                                                                  └─ session_close | session_finish
  *
  * It tries once and says how it went; whether and when to try again is client.c's business. The worker's thread.
  */
@@ -63,9 +63,12 @@ struct session_options {
 struct session *session_start(struct worker *worker, const struct session_options *options,
                               const struct session_events *events, void *owner);
 
-/* Lets exchanges in flight finish, for at most patience_ms, and ends then (`ended`). False if there are none: the
+/* Lets exchanges in flight finish, for at most patience_ms, and closes then (`ended`). False if there are none: the
  * session is closed at once and no event comes. */
-bool session_retire(struct session *session, uint64_t patience_ms);
+bool session_finish(struct session *session, uint64_t patience_ms);
+
+/* Leaves the session to the server, which is draining it and ends it; after patience_ms it is ended here. */
+void session_retire(struct session *session, uint64_t patience_ms);
 
 /* Says goodbye and ends at once; exchanges in flight are reset. No event comes. NULL is legal. */
 void session_close(struct session *session);
