@@ -277,8 +277,7 @@ char *worker_scratch(struct worker *worker)
     return worker->scratch;
 }
 
-/* ---- start and end
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- start and end --------------------------------------------------------------------------------------------- */
 
 static void *thread_main(void *arg)
 {
@@ -307,25 +306,51 @@ static int open_handles(struct worker *w)
     return KV_OK;
 }
 
-/* Frees a worker whose thread has ended (or never began). Handles that others left open keep the loop's memory: it
- * cannot be closed under them. */
-static void dispose(struct worker *w)
+static bool drop_list(struct message *m)
 {
-    struct message *m = take_inbox(w);
+    bool any = m != NULL;
     while (m) {
         struct message *next = m->next;
         m->drop(m);
         m = next;
     }
+    return any;
+}
+
+/* Messages that nobody will receive. Dropping one may send another (an OPEN that finds nobody turns round), so this
+ * comes before the first loop is closed and goes on until all are quiet. */
+static void drop_messages(struct worker_group *group)
+{
+    bool any;
+    do {
+        any = false;
+        for (unsigned i = 0; i < group->count; i++) {
+            struct worker *w = &group->workers[i];
+            struct message *local = w->local_head;
+            w->local_head = w->local_tail = NULL;
+            any |= drop_list(local);
+            any |= drop_list(take_inbox(w));
+        }
+    } while (any);
+}
+
+/* Takes a worker apart whose thread has ended (or never began). False if something was left open in its loop: then it
+ * cannot be closed without running the callbacks of what is open, here on a foreign thread, and libuv's pool may call
+ * into it yet; so its memory stays. */
+static bool dispose(struct worker *w)
+{
+    if (w->gave_up)
+        return false;
     uv_handle_t *ours[] = {(uv_handle_t *)&w->wake, (uv_handle_t *)&w->prepare, (uv_handle_t *)&w->check,
                            (uv_handle_t *)&w->patience, (uv_handle_t *)&w->wheel.timer};
     for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++)
         if (ours[i]->loop)
             uv_close(ours[i], NULL);
     uv_run(&w->loop, UV_RUN_NOWAIT);
-    uv_loop_close(&w->loop);
+    bool closed = uv_loop_close(&w->loop) == 0;
     free(w->slots);
     free(w->scratch);
+    return closed;
 }
 
 static int start_one(struct worker *w)
@@ -350,11 +375,12 @@ int worker_group_start(unsigned count, struct worker_group **out)
     struct worker_group *group = calloc(1, sizeof(*group));
     if (!group)
         return KV_ENOMEM;
-    group->workers = calloc(count, sizeof(*group->workers));
+    group->workers = aligned_alloc(_Alignof(struct worker), count * sizeof(*group->workers));
     if (!group->workers) {
         free(group);
         return KV_ENOMEM;
     }
+    memset(group->workers, 0, count * sizeof(*group->workers));
     signal(SIGPIPE, SIG_IGN);
     for (unsigned i = 0; i < count; i++) {
         struct worker *w = &group->workers[i];
@@ -383,6 +409,7 @@ static void name_handle(uv_handle_t *handle, void *arg)
 static void on_patience(uv_timer_t *timer)
 {
     struct worker *w = timer->data;
+    w->gave_up = true;
     uv_walk(&w->loop, name_handle, w);
     uv_stop(&w->loop);
 }
@@ -412,8 +439,11 @@ void worker_group_stop(struct worker_group *group, unsigned patience_ms)
     }
     for (unsigned i = 0; i < group->count; i++)
         pthread_join(group->workers[i].thread, NULL);
+    drop_messages(group);
+    bool closed = true;
     for (unsigned i = 0; i < group->count; i++)
-        dispose(&group->workers[i]);
-    free(group->workers);
+        closed &= dispose(&group->workers[i]);
+    if (closed)
+        free(group->workers);
     free(group);
 }

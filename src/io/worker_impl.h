@@ -38,6 +38,7 @@ struct worker {
     unsigned index;
     struct worker_group *group;
     char *scratch;
+    bool gave_up; /* something was still open when patience ended */
 
     struct slot *slots;
     uint32_t slot_count;
