@@ -365,15 +365,15 @@ static int pg_begin(struct backend *backend, enum backend_transaction kind)
     int error = pg_connect(backend);
     if (error != KV_OK)
         return error;
-    if (kind == BACKEND_READ)
-        snprintf(sql, sizeof(sql), "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
-    if (kind == BACKEND_MIGRATE) {
+    if (kind != BACKEND_WRITE)
         pg->query_ms = BACKEND_MIGRATE_MS;
+    if (kind == BACKEND_READ)
+        snprintf(sql, sizeof(sql), "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0");
+    if (kind == BACKEND_MIGRATE)
         snprintf(sql, sizeof(sql),
                  "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = %d;"
                  "SELECT pg_advisory_xact_lock(" MIGRATE_LOCK ")",
                  BACKEND_MIGRATE_MS / 2);
-    }
     pg->in_transaction = true;
     error = command(pg, sql);
     if (error != KV_OK)

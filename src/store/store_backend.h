@@ -50,7 +50,7 @@ typedef int backend_row_fn(void *arg, const struct slice *columns);
 enum backend_transaction {
     BACKEND_WRITE,   /* writers wait for one another, BACKEND_LOCK_MS at most */
     BACKEND_MIGRATE, /* the same for BACKEND_MIGRATE_MS, and only one migrator at a time */
-    BACKEND_READ,    /* one snapshot for all statements */
+    BACKEND_READ, /* one snapshot for all statements, which may take BACKEND_MIGRATE_MS each: they read whole tables */
 };
 
 struct backend {

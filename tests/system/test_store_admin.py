@@ -9,12 +9,14 @@ import subprocess
 import pytest
 
 from harness.process import run
-from harness.settings import TUNNELD
+from harness.settings import ROOT, TUNNELD
 from store_tools import TIME, UUID, Admin, PostgresDatabase, SqliteDatabase
 
 pytest_plugins = ["store_fixtures"]
 
 ALICE = "alice@example.com"
+COMMANDS = "create-user list-users disable-user enable-user delete-user set-slug issue-token list-tokens revoke-token \
+list-names release-name migrate check export import".split()
 
 
 def refused(done, status, part):
@@ -390,8 +392,22 @@ def test_flag_wins_over_environment(tmp_path):
 
 def test_help_names_every_command(tmp_path):
     text = run([TUNNELD, "admin", "--help"], Admin(None, tmp_path).env).stdout
-    for name in ("create-user", "list-users", "disable-user", "enable-user", "delete-user", "set-slug", "issue-token",
-                 "list-tokens", "revoke-token", "list-names", "release-name", "migrate", "check", "export", "import"):
+    for name in COMMANDS:
         assert f"admin {name}" in text
         page = run([TUNNELD, "admin", name, "--help"], Admin(None, tmp_path).env)
         assert page.returncode == 0 and "--database-url" in page.stdout
+
+
+# ---- what operators are given -----------------------------------------------------------------------------------
+
+
+def test_compose_has_the_names_of_the_document():
+    text = (ROOT / "deploy/compose.yml").read_text()
+    for line in ("container_name: kavilo-postgres", "POSTGRES_USER: kavilo", "POSTGRES_DB: kavilo", '- "127.0.0.1:5432:5432"'):
+        assert f" {line}\n" in text
+
+
+def test_document_names_every_command():
+    text = (ROOT / "docs/ACCOUNTS.md").read_text()
+    for name in COMMANDS:
+        assert re.search(rf"`{name}\b", text), name
