@@ -28,6 +28,7 @@ def home(tmp_path):
 
 def tunnel_command(home, *argv, env=None, stdin=b""):
     environment = base_environment(home)
+    environment["KAVILO_ENDPOINT"] = "http://127.0.0.1:1"  # never a server that happens to run here
     environment.update(env or {})
     return run([TUNNEL, *argv], environment, stdin, cwd=home)
 
@@ -200,7 +201,7 @@ def test_bad_config_file(home, text, word):
     config(home).parent.mkdir(mode=0o700)
     config(home).write_text(text)
     config(home).chmod(0o600)
-    done = tunnel_command(home, "tunnel", "--url", "3000", env={"KAVILO_TOKEN": TOKEN, **({} if "endpoint" in text or "ca_cert" in text else {"KAVILO_ENDPOINT": "http://127.0.0.1:1"})})
+    done = tunnel_command(home, "tunnel", "--url", "3000", env={"KAVILO_TOKEN": TOKEN})
     assert done.returncode == 2, done
     assert word in done.stderr and "config.yml" in done.stderr
     assert done.stdout == ""
@@ -241,10 +242,6 @@ def test_bad_environment(home, variable, value):
         (["--url", "http://h h"], ["--url", "http://h h"]),
         (["--url", "3000", "--url", "3001"], ["--url", "twice"]),
         (["--url", "3000", "--name", ""], ["--name"]),
-        (["--url", "3000", "--name", "a_b"], ["--name", "a_b"]),
-        (["--url", "3000", "--name", "A"], ["--name", "A"]),
-        (["--url", "3000", "--name", "-a"], ["--name", "-a"]),
-        (["--url", "3000", "--name", "a" * 64], ["--name"]),
         (["--url", "3000", "--endpoint", "gopher://x"], ["--endpoint", "gopher://x"]),
         (["--url", "3000", "--ca-cert", "/no/such/pem"], ["--ca-cert", "/no/such/pem"]),
         (["--url", "3000", "--host-header", "a b"], ["--host-header", "a b"]),

@@ -23,7 +23,7 @@ class Hosts:
         self.user = self.server.user()
 
     def fetch(self, host):
-        visitor = self.near.inside(lambda: Visitor(self.server.edge, host))
+        visitor = self.near.inside(lambda: Visitor(self.server.edge, host, timeout=25 * PACE))
         with visitor:
             response = visitor.request(fields=[("Connection", "close")]).response()
             return response.status, response.text

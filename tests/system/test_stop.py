@@ -210,19 +210,15 @@ def test_session_ids_match(server, tunnel):
 
 
 def test_request_ids_match(server, tunnel):
-    """One request, one id, in both logs, with the session beside it."""
+    """One request, one id, in both logs and on the error page."""
     assert server.fetch(tunnel.host, "/needle-in-the-log").status == 200
-
-    def both():
-        near = [line for line in server.program.log() if "needle-in-the-log" in json.dumps(line)]
-        far = [line for line in tunnel.program.log() if "needle-in-the-log" in json.dumps(line)]
-        return near and far and (near, far)
-
-    near, far = wait_until(both, what="the request in both logs")
-    ids = {str(line["request"]) for line in near if "request" in line}
-    assert len(ids) == 1 and ids == {str(line["request"]) for line in far if "request" in line}
-    sessions = {line["session"] for line in near + far if "session" in line}
-    assert len(sessions) == 1
+    (line,) = tunnel.program.wait(lambda: tunnel.program.log(path=re.compile("needle")), what="the request in its log")
+    assert server.program.log(request=line["request"])
+    session = tunnel.program.log(message="tunnel up")[0]["session"]
+    assert line["request"].startswith(session)
+    failed = server.fetch(tunnel.host, "/die?after=nothing").fields.one("kavilo-request-id")
+    for program in (server.program, tunnel.program):
+        program.wait_log(request=failed)
 
 
 def test_quiet_logs(make_server, make_origin, make_client):

@@ -7,7 +7,7 @@ import sqlite3
 from urllib.parse import urlsplit
 
 from . import protobuf
-from .grpclink import Link
+from .grpclink import Link, LinkClosed
 from .http1 import Visitor
 from .process import base_environment, run
 from .settings import STEP, TUNNEL, TUNNELD
@@ -187,7 +187,10 @@ class Peer:
                            ("instance_id", instance_id)):
             if value is not None:
                 message[key] = value
-        self.send(hello=message)
+        try:
+            self.send(hello=message)
+        except LinkClosed:
+            pass  # refused before all of it was sent: status() has the refusal
 
     def send(self, request_id=0, **frame):
         whole = {"request_id": request_id, **frame} if request_id else frame
