@@ -237,6 +237,38 @@ def test_other_changes_close_nobody(server, admin):
     assert serves(server, peer)
 
 
+# ---- the same, with the real client -----------------------------------------------------------------------------
+
+
+def test_client_ends_with_its_token(server, admin, origin, make_client):
+    client = make_client(server, origin, admin.user(), name="laptop")
+    admin.ok("revoke-token", "--email", ALICE, "--name", "test")
+    assert client.program.wait_exit() != 0
+    assert "invalid token" in client.program.stderr()
+    assert server.fetch(client.host).status == 502
+
+
+def test_client_comes_back_under_the_new_name(server, admin, database, origin, make_client):
+    client = make_client(server, origin, admin.user(ALICE, "alice-7f0c"), name="laptop")
+    assert client.subdomain == "laptop-alice-7f0c"
+    old = client.host
+    admin.ok("set-slug", "--email", ALICE, "--slug", "alice", "--rewrite")
+    client.wait_ready(2)
+    assert client.subdomain == "laptop-alice"
+    assert server.fetch(client.host).status == 200
+    assert server.fetch(old).status == 502
+
+
+def test_client_waits_while_disabled_users_do_not(server, admin, origin, make_client):
+    """A released name comes back by itself; a disabled user's client ends."""
+    client = make_client(server, origin, admin.user(ALICE, "alice"), name="laptop")
+    admin.ok("release-name", "--email", ALICE, "--name", "laptop")
+    client.wait_ready(2)
+    assert client.subdomain == "laptop-alice"
+    admin.ok("disable-user", "--email", ALICE)
+    assert client.program.wait_exit() != 0
+
+
 # ---- two servers on one database --------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+from harness.http1 import Visitor
 from harness.settings import PACE, STEP, TUNNELD
 from harness.wait import wait_until
 from store_tools import Admin, PostgresDatabase
@@ -43,6 +44,11 @@ class Scene:
             self.live.answer(number, content=b"here")
             assert visitor.response().content == b"here"
         return time.monotonic() - began
+
+    def ready(self):
+        """The status of /readyz."""
+        with Visitor(self.server.admin, "localhost") as visitor:
+            return visitor.request("/readyz").response().status
 
     def refused(self, name="other"):
         """A new connect is told UNAVAILABLE, in time; the sentence."""
@@ -89,10 +95,12 @@ def test_postgres_killed_and_started_again(own_cluster, on_postgres):
         for _ in range(5):
             assert scene.serves() < 1 * PACE
         scene.refused(name)
+        wait_until(lambda: scene.ready() == 503, what="/readyz notices")
         done = scene.admin("list-users")
         assert done.returncode == 2 and "PostgreSQL" in done.stderr
         own_cluster.start()
         scene.heals(name)
+        wait_until(lambda: scene.ready() == 200, what="/readyz notices")
         scene.serves()
     assert [n["name"] for n in scene.admin.json("list-names")] == ["live", "one", "two"]
     scene.admin.check()
