@@ -86,24 +86,37 @@ void conn_fail(struct conn *c, int error, const char *text)
         events->closed(owner, error);
 }
 
+/* The close that follows is seen as RST. */
+static void close_hard(struct conn *c)
+{
+    uv_os_fd_t fd;
+    const struct linger hard = {.l_onoff = 1, .l_linger = 0};
+    if (c->has_handle && uv_fileno((uv_handle_t *)&c->tcp, &fd) == 0)
+        setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
+}
+
 void conn_abort(struct conn *conn, bool reset)
 {
     if (!conn || conn->state == CONN_CLOSED)
         return;
-    if (reset && conn->has_handle) {
-        uv_os_fd_t fd;
-        const struct linger hard = {.l_onoff = 1, .l_linger = 0};
-        if (uv_fileno((uv_handle_t *)&conn->tcp, &fd) == 0)
-            setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
-    }
+    if (reset)
+        close_hard(conn);
     dispose(conn);
+}
+
+/* Ends the wait for the peer. What it has not taken by now is lost, and must not look complete. */
+static void stop_lingering(struct conn *c)
+{
+    if (conn_unsent(c) > 0)
+        close_hard(c);
+    dispose(c);
 }
 
 void conn_close(struct conn *conn)
 {
     if (conn->state == CONN_CLOSED)
         return;
-    if (conn->state != CONN_OPEN) {
+    if (conn->state != CONN_OPEN || (conn->shutdown_sent && conn->read_ended)) {
         dispose(conn);
         return;
     }
@@ -125,7 +138,7 @@ static void on_expired(struct deadline *deadline)
             deadline_arm(c->worker, &c->deadline, LIMIT_LINGER_MS);
             return;
         }
-        dispose(c);
+        stop_lingering(c);
         return;
     }
     conn_fail(c, KV_ETIMEDOUT, c->state == CONN_HANDSHAKE ? "the TLS handshake took too long" : "timed out");
@@ -144,7 +157,7 @@ void conn_deliver(struct conn *c, struct slice bytes)
 {
     if (c->state == CONN_LINGERING) {
         if (bytes.len > c->linger_left) {
-            dispose(c);
+            stop_lingering(c);
             return;
         }
         c->linger_left -= bytes.len;
@@ -244,9 +257,11 @@ void conn_flush_later(struct conn *conn)
         worker_flush_later(conn->worker, &conn->flush);
 }
 
+/* libuv's own count shrinks with every byte of a pending write, not only with its end. */
 size_t conn_unsent(const struct conn *conn)
 {
-    return conn->out.bytes + (conn->pending ? conn->pending_unsent : 0) + (conn->tls ? conn_tls_unsent(conn->tls) : 0);
+    size_t pending = conn->pending ? uv_stream_get_write_queue_size((const uv_stream_t *)&conn->tcp) : 0;
+    return conn->out.bytes + pending + (conn->tls ? conn_tls_unsent(conn->tls) : 0);
 }
 
 void conn_shutdown(struct conn *conn)
@@ -266,7 +281,6 @@ static void on_written(uv_write_t *request, int status)
     if (!c)
         return;
     c->pending = NULL;
-    c->pending_unsent = 0;
     if (status < 0) {
         conn_fail(c, KV_ECLOSED, uv_strerror(status));
         return;
@@ -295,7 +309,6 @@ static int write_pending(struct conn *c)
     uv_buf_t slices[WRITE_SLICES];
     unsigned n = gather(&pending->chain, slices);
     c->pending = pending;
-    c->pending_unsent = pending->chain.bytes;
     int result = uv_write(&pending->request, (uv_stream_t *)&c->tcp, slices, n, on_written);
     if (result < 0) {
         c->pending = NULL;

@@ -26,7 +26,6 @@ struct conn {
     struct conn_tls *tls; /* NULL: plain */
     struct chain out;     /* ready for the socket */
     struct pending_write *pending;
-    size_t pending_unsent;
     struct flush_node flush;
     struct free_node free;
     struct deadline deadline;
@@ -46,7 +45,7 @@ struct conn {
     bool progressed; /* bytes left since the owner was told */
 };
 
-/* ---- conn.c, for conn_tls.c ---- */
+/* ---- conn.c, for conn_tls.c ------------------------------------------------------------------------------------ */
 
 /* Ends the connection and tells the owner. text may be NULL. */
 void conn_fail(struct conn *c, int error, const char *text);
@@ -56,7 +55,7 @@ void conn_deliver_eof(struct conn *c);
 /* Open for the owner from here on. */
 void conn_become_ready(struct conn *c);
 
-/* ---- conn_tls.c, for conn.c ---- */
+/* ---- conn_tls.c, for conn.c ------------------------------------------------------------------------------------ */
 
 struct conn_tls *conn_tls_new(struct tls_context *context, bool server, struct slice server_name);
 void conn_tls_free(struct conn_tls *tls);
