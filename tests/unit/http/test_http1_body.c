@@ -286,6 +286,12 @@ static void holds_the_caps(void **state)
     expect_cap("0;", LIMIT_CHUNK_LINE_BYTES - 4, "\r\n\r\n", NULL);
     expect_cap("0;", LIMIT_CHUNK_LINE_BYTES - 3, "\r\n\r\n", "chunk-size line is too long");
     expect_cap("0;", LIMIT_CHUNK_LINE_BYTES * 2, "", "chunk-size line is too long");
+    struct buffer chunks = BUFFER_INIT(1 << 16); /* the cap is one line's, not the body's */
+    for (size_t i = 0; i < LIMIT_CHUNK_LINE_BYTES; i++)
+        buffer_append_string(&chunks, "00001\r\nx\r\n");
+    buffer_append(&chunks, "", 1); /* the NUL */
+    expect_cap(chunks.data, 0, "0\r\n\r\n", NULL);
+    buffer_free(&chunks);
     expect_cap("0\r\nA:", LIMIT_TRAILER_BYTES - 6, "\r\n\r\n", NULL);
     expect_cap("0\r\nA:", LIMIT_TRAILER_BYTES - 5, "\r\n\r\n", "trailers are too large");
     expect_cap("0\r\nA:", LIMIT_TRAILER_BYTES * 2, "\n", "trailers are too large");
