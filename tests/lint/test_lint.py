@@ -3,6 +3,7 @@
 import pathlib
 
 import layers
+import links
 import pytest
 import text
 
@@ -88,3 +89,17 @@ def test_guards():
     assert findings("/* x */\n#ifndef KV_IO_FILE_H\n#define KV_IO_FILE_H\n#endif\n", "src/io/file.h") == []
     (found,) = findings("/* x */\n#ifndef FILE_H\n#define FILE_H\n#endif\n", "src/io/file.h")
     assert "KV_IO_FILE_H" in found
+
+
+def test_links(tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "A.md").write_text("# One `thing`, two\n\n## Again\n\n## Again\n\n[self](#again-1) [up](../README.md)\n")
+    (tmp_path / "README.md").write_text(
+        "[a](docs/A.md) [b](docs/A.md#one-thing-two) [c](https://example.com/x#y) `[d](nowhere)`\n"
+        "```\n[e](nowhere)\n```\n"
+        "[f](docs/B.md)\n[g](docs/A.md#third)\n"
+    )
+    assert links.check(tmp_path) == [
+        "README.md:5: there is no docs/B.md",
+        "README.md:6: docs/A.md has no heading #third",
+    ]
