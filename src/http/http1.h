@@ -76,7 +76,7 @@ enum http1_body_event {
 
 #define HTTP1_TRAILERS_MAX 32
 
-/* A body being read. Zeroed and given its framing by http1_body_start. Not to be moved once trailers are in. */
+/* A body being read, made ready by http1_body_start. Not to be moved: trailers.fields points into it. */
 struct http1_body {
     enum http1_framing framing;
     uint64_t left;        /* bytes of the body or of the current chunk */

@@ -39,12 +39,17 @@ enum state {
     STATE_BAD,
 };
 
+/* Everything but the trailer array, which is most of the struct and is filled by count. */
 void http1_body_start(struct http1_body *body, enum http1_framing framing, uint64_t length)
 {
-    *body = (struct http1_body){.framing = framing, .line = BUFFER_INIT(LIMIT_TRAILER_BYTES)};
+    body->framing = framing;
+    body->left = framing == HTTP1_LENGTH ? length : 0;
+    body->state = STATE_PLAIN;
+    body->digits = body->line_bytes = 0;
+    body->line = (struct buffer)BUFFER_INIT(LIMIT_TRAILER_BYTES);
+    body->line_at = 0;
+    body->error = NULL;
     head_borrow(&body->trailers, body->trailer_fields, HTTP1_TRAILERS_MAX);
-    if (framing == HTTP1_LENGTH)
-        body->left = length;
     if (framing == HTTP1_CHUNKED)
         body->state = STATE_SIZE;
     else if (framing == HTTP1_NO_BODY || (framing == HTTP1_LENGTH && length == 0))
