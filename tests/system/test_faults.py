@@ -156,19 +156,32 @@ def test_hanging_service_and_leaving_visitor(server, tunnel, origin):
         wait_until(lambda ex=exchange: ex.over, what="the local service's connection is closed")
 
 
-def test_slow_service(make_server, origin, make_client):
+def test_slow_service(server, user, origin, make_client):
     """No answer within --response-timeout: 504, the service's connection is closed, whose side it is."""
-    server = make_server("--response-timeout", "700ms")
-    client = make_client(server, origin, server.user().token)
+    client = make_client(server, origin, user.token, "--response-timeout", "700ms")
     with server.visitor(client.host) as visitor:
         start = time.monotonic()
         visitor.request("/hang")
         status, code = error_of(visitor.response())
-        assert status == 504 and code in ("client_timeout", "origin_timeout")
+        assert (status, code) == (504, "origin_timeout")
         assert 0.6 < time.monotonic() - start < 3 * PACE
         wait_until(lambda: origin.last.over, what="the local service is freed")
         visitor.request("/sse?n=4&gap=0.4")
         assert visitor.response().content.count(b"data") == 4, "an answer that has begun may take its time"
+
+
+@pytest.mark.first
+def test_client_that_never_answers(make_server):
+    """The server's own --response-timeout, a moment later than the client's would be: 504 on the tunnel's side."""
+    server = make_server("--response-timeout", "100ms")
+    peer = server.peer(server.user().token, features=31, initial_credit=65536).connected()
+    with server.visitor(peer.host, timeout=20 * PACE) as visitor:
+        visitor.request()
+        request_id, _ = peer.request()
+        assert error_of(visitor.response()) == (504, "client_timeout")
+        assert peer.body(request_id) == b""
+        assert peer.expect("reset", request_id)["code"] == 54
+    peer.close()
 
 
 # ---- the visitor ----
