@@ -141,7 +141,8 @@ void relay_start(struct relay_context *context, struct message *message)
     r->started_at = worker_now(worker);
     r->request = open->head;
     open->head = NULL;
-    if (half_accept(&r->half, worker, message, LIMIT_WINDOW_BYTES, &half_events, r) != KV_OK) {
+    /* The room that Hello announced is promised already. */
+    if (half_accept(&r->half, worker, message, 0, &half_events, r) != KV_OK) {
         head_free(r->request);
         free(r);
         return;

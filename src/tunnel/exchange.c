@@ -194,6 +194,7 @@ int half_open(struct half *half, struct worker *worker, struct address to, struc
     m->from = half->receiver.address;
     m->open = *open;
     half->sent_end = open->end;
+    half->credit = open->promised;
     memcpy(half->id, open->id, sizeof(half->id));
     message_send(to, &m->exchange.base);
     return KV_OK;

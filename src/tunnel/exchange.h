@@ -67,7 +67,9 @@ struct half {
 struct exchange_open {
     struct head *head; /* owned by the message until taken (set to NULL) */
     size_t credit;     /* room of the opener for the answer's body */
-    bool end;          /* the request has no body */
+    size_t promised; /* room of the accepter that the opener may use before OPENED: a link's peer was told of it in the
+                        greeting and does not wait */
+    bool end;        /* the request has no body */
     char remote[EXCHANGE_REMOTE_LEN];
     char id[EXCHANGE_ID_LEN]; /* given by the opener, or empty: the accepter names it */
 };
@@ -77,21 +79,22 @@ struct exchange_open {
 int half_open(struct half *half, struct worker *worker, struct address to, struct exchange_open *open,
               const struct half_events *events, void *owner);
 
-/* ---- for receivers of OPEN ---- */
+/* ---- for receivers of OPEN ------------------------------------------------------------------------------------- */
 
 /* The OPEN in a message that came to a receiver for exchanges; NULL, and the message is dropped, if it is none. The
  * message still has to be accepted or refused. */
 struct exchange_open *exchange_open_of(struct message *message);
 
-/* Takes the exchange: attaches the half, answers OPENED with `credit` (room for the request's body) and frees the
- * message; the head has to be taken before. 0 or KV_ENOMEM, and then the exchange was refused. */
+/* Takes the exchange: attaches the half, answers OPENED with `credit` (room for the request's body beyond what was
+ * promised) and frees the message; the head has to be taken before. 0 or KV_ENOMEM, and then the exchange was refused.
+ */
 int half_accept(struct half *half, struct worker *worker, struct message *open, size_t credit,
                 const struct half_events *events, void *owner);
 
 /* Refuses: the opener gets a reset with this reason. Frees the message. */
 void exchange_refuse(struct message *open, enum close_reason reason, const char *text);
 
-/* ---- both ---- */
+/* ---- both ------------------------------------------------------------------------------------------------------ */
 
 /* Bytes that half_send_data may carry now. */
 static inline size_t half_credit(const struct half *half)
