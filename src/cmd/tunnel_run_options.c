@@ -21,17 +21,24 @@ static int set_url(void *into, const char *value, char *error)
     return url_parse_service(slice_of(value), &run->url, error);
 }
 
-/* Whether it can be part of a host name is the server's to say, in its own words; here it only has to be text. */
+/* What no server could put in front of "-<slug>" in a label; the rest is the server's to say, in its own words. The
+ * name is never changed. */
 static int set_name(void *into, const char *value, char *error)
 {
     struct tunnel_run *run = into;
+    size_t len = strlen(value);
     run->name = value;
-    if (value[0] != '\0' && strlen(value) <= LIMIT_HOST_BYTES)
+    if (len == 0)
+        snprintf(error, CLI_ERROR_LEN, "must not be empty; leave --name out for a random name");
+    else if (strspn(value, "abcdefghijklmnopqrstuvwxyz0123456789-") != len)
+        snprintf(error, CLI_ERROR_LEN, "has more than a-z, 0-9 and '-' in it; it becomes a part of a host name");
+    else if (value[0] == '-')
+        snprintf(error, CLI_ERROR_LEN, "begins with a hyphen, as no host name does");
+    else if (len > LIMIT_LABEL_BYTES - 2)
+        snprintf(error, CLI_ERROR_LEN, "is too long; with what the server adds, a host name's label has %d characters",
+                 LIMIT_LABEL_BYTES);
+    else
         return KV_OK;
-    snprintf(error, CLI_ERROR_LEN,
-             value[0] ? "is longer than any host name"
-                      : "must not be empty; leave --name out for "
-                        "a random name");
     return KV_EINVAL;
 }
 
