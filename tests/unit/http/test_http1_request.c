@@ -397,7 +397,7 @@ static struct slice repeat(struct buffer *b, const char *before, char c, size_t 
 
 static void expect_size(struct slice input, const char *error)
 {
-    static const size_t steps[] = {1, 7, 4096, SIZE_MAX / 2};
+    static const size_t steps[] = {61, 1009, 4096, SIZE_MAX / 2};
     for (size_t i = 0; i < 4; i++) {
         struct verdict v = feed(input, NULL, steps[i], steps[i]);
         if (error) {
@@ -449,7 +449,7 @@ static void judges_in_order(void **state)
     (void)state;
     struct buffer b = BUFFER_INIT(1 << 20);
     struct slice input = repeat(&b, "GET / HTTP/1.1\r\nHost : a\r\nX: ", 'x', LIMIT_HEAD_BYTES, "");
-    for (size_t step = 1; step < 100000; step *= 10) {
+    for (size_t step = 10; step < 100000; step *= 10) {
         struct verdict v = feed(input, NULL, step, step);
         assert_string_equal(v.error, "white space in or behind a field name");
         buffer_free(&v.text);
