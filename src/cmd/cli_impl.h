@@ -6,7 +6,7 @@
 
 #include "cmd/cli.h"
 
-/* ---- cli_help.c ---- */
+/* ---- cli_help.c ------------------------------------------------------------------------------------------------ */
 
 /* The program's page: summary and list of commands. With `group` ("admin") only the commands that begin with it. */
 void cli_help_program(FILE *to, const char *program, const char *summary, const struct cli_command *commands,
@@ -18,7 +18,7 @@ void cli_help_command(FILE *to, const char *program, const struct cli_command *c
 const char *cli_nearest_command(const struct cli_command *commands, const char *word);
 const char *cli_nearest_option(const struct cli_option *options, const char *word);
 
-/* ---- cli.c ---- */
+/* ---- cli.c ----------------------------------------------------------------------------------------------------- */
 
 /* True when `name` is "<group> <something>". */
 bool cli_in_group(const char *name, const char *group);

@@ -43,7 +43,7 @@ struct listener {
     uint64_t short_at; /* worker_now() of the last shortage, if there was one */
 };
 
-/* ---- addresses as text ---- */
+/* ---- addresses as text ----------------------------------------------------------------------------------------- */
 
 static bool parse_host(struct slice host, uint16_t port, struct sockaddr_storage *out)
 {
@@ -142,7 +142,7 @@ void sockaddr_format(const struct sockaddr *address, char out[SOCKADDR_TEXT_LEN]
              (unsigned)sockaddr_port(address));
 }
 
-/* ---- binding ---- */
+/* ---- binding --------------------------------------------------------------------------------------------------- */
 
 /* Closes without touching errno, which the caller is about to report. */
 static void close_quietly(int fd)
@@ -221,7 +221,7 @@ int listener_bind(struct sockaddr_storage *address, int *fds, unsigned count)
     return 0;
 }
 
-/* ---- accepting ---- */
+/* ---- accepting ------------------------------------------------------------------------------------------------- */
 
 /* Why accept(2) failed, as far as it matters here. */
 enum accept_failure {

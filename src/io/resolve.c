@@ -43,7 +43,7 @@ void resolve_set_port(struct resolve_answer *answer, uint16_t port)
     }
 }
 
-/* ---- names that need no asking ---- */
+/* ---- names that need no asking --------------------------------------------------------------------------------- */
 
 static bool is_localhost(struct slice host)
 {
@@ -76,7 +76,7 @@ int resolve_at_once(struct slice host, uint16_t port, struct resolve_answer *ans
     return 0;
 }
 
-/* ---- the order of trying ---- */
+/* ---- the order of trying --------------------------------------------------------------------------------------- */
 
 /* The next of the list that is of this family, which is taken off; false when there is none. */
 static bool take_next(const struct addrinfo **list, int family, union resolve_address *out)
@@ -110,7 +110,7 @@ static void put_in_order(const struct addrinfo *list, struct resolve_answer *ans
     }
 }
 
-/* ---- asking ---- */
+/* ---- asking ---------------------------------------------------------------------------------------------------- */
 
 static int error_of(int status)
 {

@@ -21,7 +21,7 @@ struct tls_context {
     bool verify;
 };
 
-/* ---- making contexts ---- */
+/* ---- making contexts ------------------------------------------------------------------------------------------- */
 
 static struct tls_context *context_new(const SSL_METHOD *method, char *error)
 {
@@ -152,7 +152,7 @@ void tls_context_free(struct tls_context *context)
     free(context);
 }
 
-/* ---- one connection ---- */
+/* ---- one connection -------------------------------------------------------------------------------------------- */
 
 /* The address of a literal, without its zone: 4 or 16 bytes, or 0 for a name. */
 static size_t literal_address(const char *name, unsigned char out[16])
@@ -204,7 +204,7 @@ struct ssl_st *tls_new_ssl(struct tls_context *context, bool server, struct slic
     return ssl;
 }
 
-/* ---- words ---- */
+/* ---- words ----------------------------------------------------------------------------------------------------- */
 
 static const char *verify_phrase(long result)
 {

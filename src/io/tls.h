@@ -36,7 +36,7 @@ struct tls_context *tls_client_context(const char *ca_file, bool verify, const c
 struct tls_context *tls_context_ref(struct tls_context *context);
 void tls_context_free(struct tls_context *context);
 
-/* ---- for the connection code alone ---- */
+/* ---- for the connection code alone ----------------------------------------------------------------------------- */
 
 /*
  * One connection's SSL, without BIOs, in accept state (`server`) or connect state. On the client side server_name is

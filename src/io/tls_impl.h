@@ -6,7 +6,7 @@
 
 #include "io/tls.h"
 
-/* ---- tls_pem.c: files into a context; 0, or KV_ETLS with a sentence in error[TLS_ERROR_LEN] ---- */
+/* ---- tls_pem.c: files into a context; 0, or KV_ETLS with a sentence in error[TLS_ERROR_LEN] -------------------- */
 
 /* Certificate chain and key, which must belong together. On success error is empty or a warning about the dates. */
 int tls_load_identity(SSL_CTX *ssl, const char *cert_file, const char *key_file, char *error);
