@@ -52,6 +52,7 @@ static void run_order(struct task *task)
     struct edge_local *local = edge_local(edge);
     free(order);
     local->draining = true;
+    edge_newcomers_close(edge);
     struct edge_h1 *next_h1;
     for (struct edge_h1 *h1 = local->h1_conns; h1; h1 = next_h1) {
         next_h1 = edge_h1_next(h1);

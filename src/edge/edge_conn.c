@@ -4,6 +4,8 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+#include <utlist.h>
 
 #include "base/limits.h"
 #include "base/log.h"
@@ -19,6 +21,7 @@ struct newcomer {
     struct deadline deadline; /* to the first bytes */
     char seen[PREFACE_LEN];   /* of the preface so far */
     size_t seen_len;
+    struct newcomer *prev, *next;
     struct free_node free;
 };
 
@@ -30,6 +33,7 @@ static void free_newcomer(struct free_node *node)
 static void leave(struct newcomer *n)
 {
     deadline_cancel(&n->deadline);
+    DL_DELETE(edge_local(n->edge)->newcomers, n);
     n->free.free = free_newcomer;
     worker_free_later(conn_worker(n->conn), &n->free);
 }
@@ -94,12 +98,24 @@ static const struct conn_events events = {.ready = on_ready, .data = on_data, .e
 void edge_accept(struct edge *edge, int fd)
 {
     struct newcomer *n = calloc(1, sizeof(*n));
+    if (!n)
+        close(fd);
     if (!n || conn_accept(worker_current(), fd, edge->settings.tls, &events, n, &n->conn) != KV_OK) {
         log_warn("a visitor was turned away: no memory or no descriptor");
         free(n);
         return;
     }
     n->edge = edge;
+    DL_APPEND(edge_local(edge)->newcomers, n);
     n->deadline.expired = on_expired;
     deadline_arm(worker_current(), &n->deadline, LIMIT_HEAD_MS);
+}
+
+void edge_newcomers_close(struct edge *edge)
+{
+    struct newcomer *n, *next;
+    DL_FOREACH_SAFE (edge_local(edge)->newcomers, n, next) {
+        leave(n);
+        conn_abort(n->conn, false);
+    }
 }

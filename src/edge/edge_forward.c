@@ -2,6 +2,8 @@
  * What every visitor's request goes through, whichever HTTP it came in: counted, routed by its host, held against the
  * limits, dressed for the tunnel and opened as an exchange.
  */
+#include <string.h>
+
 #include "edge/edge_impl.h"
 #include "http/forward.h"
 #include "io/conn.h"
@@ -18,14 +20,21 @@ enum close_reason edge_admit(struct edge *edge, const struct edge_request *reque
     return REASON_BODY_TOO_LARGE;
 }
 
+void edge_peer_of(const struct conn *conn, struct edge_peer *peer)
+{
+    sockaddr_format(conn_peer(conn), peer->text);
+    const char *colon = strrchr(peer->text, ':');
+    bool bracketed = peer->text[0] == '[';
+    peer->host_at = bracketed ? 1 : 0;
+    peer->host_len = (uint8_t)((colon ? (size_t)(colon - peer->text) : strlen(peer->text)) - (bracketed ? 2 : 0));
+}
+
 /* The head for the tunnel. A body of unknown length is told by a field, which is how every peer knows that there is
  * one. */
-static struct head *make_head(const struct edge_request *request, struct conn *conn)
+static struct head *make_head(const struct edge_request *request, struct conn *conn, const struct edge_peer *peer)
 {
-    char peer[SOCKADDR_TEXT_LEN];
-    sockaddr_format_host(conn_peer(conn), peer);
     const struct forward_facts facts = {
-        .peer_address = slice_of(peer),
+        .peer_address = {peer->text + peer->host_at, peer->host_len},
         .scheme = conn_is_tls(conn) ? SLICE("https") : SLICE("http"),
     };
     struct head *head = forward_request(request->head, &facts);
@@ -38,14 +47,14 @@ static struct head *make_head(const struct edge_request *request, struct conn *c
     return chunked;
 }
 
-int edge_open(const struct edge_request *request, struct conn *conn, struct address link, struct half *half,
-              const struct half_events *events, void *owner)
+int edge_open(const struct edge_request *request, struct conn *conn, const struct edge_peer *peer, struct address link,
+              struct half *half, const struct half_events *events, void *owner)
 {
     struct exchange_open open = {.credit = LIMIT_WINDOW_BYTES, .end = request->complete};
-    open.head = make_head(request, conn);
+    open.head = make_head(request, conn, peer);
     if (!open.head)
         return KV_ENOMEM;
-    sockaddr_format(conn_peer(conn), open.remote);
+    memcpy(open.remote, peer->text, sizeof(open.remote));
     int error = half_open(half, conn_worker(conn), link, &open, events, owner);
     if (error)
         head_free(open.head);

@@ -103,6 +103,7 @@ static bool answer_error(struct edge_h1 *h1, enum close_reason reason, enum edge
                 conn_write_copy(h1->conn, out.data, out.len) == KV_OK &&
                 (is_head || conn_write_copy(h1->conn, body.data, body.len) == KV_OK);
     if (sent) {
+        edge_h1_await_visitor(h1);
         edge_count_response(local, head->status);
         log_debug("answered with an error", log_str("request", request_id), log_uint("status", head->status),
                   log_str("code", reason_text(reason)->code));
@@ -137,15 +138,25 @@ void edge_h1_fail(struct edge_h1 *h1, enum close_reason reason, const char *text
 
 /* ---- deadlines ------------------------------------------------------------------------------------------------- */
 
+/* A visitor that ended its direction and takes what we send is there; one that is sent nothing cannot be told from one
+ * that left. */
+static void await_half_closed(struct edge_h1 *h1)
+{
+    h1->sent_since = false;
+    deadline_arm(edge_h1_worker(h1), &h1->reading, HALF_CLOSED_MS);
+}
+
 static void on_reading_expired(struct deadline *deadline)
 {
     struct edge_h1 *h1 = (struct edge_h1 *)((char *)deadline - offsetof(struct edge_h1, reading));
     struct edge_exchange *x = h1->exchange;
     if (h1->eof && x && !x->upgraded) {
-        if (conn_unsent(h1->conn) == 0)
+        if (conn_unsent(h1->conn) == 0 && !h1->sent_since)
             edge_h1_cut(h1, REASON_VISITOR_GONE, "the visitor closed");
         else
-            deadline_arm(edge_h1_worker(h1), &h1->reading, HALF_CLOSED_MS);
+            await_half_closed(h1);
+    } else if (x && h1->input.len > 0 && half_credit(&x->half) == 0) {
+        edge_h1_fail(h1, REASON_CLIENT_TIMEOUT, "the tunnel takes nothing of the request's body");
     } else if (x) {
         edge_h1_fail(h1, REASON_VISITOR_SLOW, "the request's body made no progress");
     } else if (h1->input.len > 0) {
@@ -159,7 +170,10 @@ static void on_reading_expired(struct deadline *deadline)
 static void on_writing_expired(struct deadline *deadline)
 {
     struct edge_h1 *h1 = (struct edge_h1 *)((char *)deadline - offsetof(struct edge_h1, writing));
-    edge_h1_cut(h1, REASON_VISITOR_SLOW, "the visitor takes nothing");
+    if (conn_unsent(h1->conn) < h1->unsent_before)
+        edge_h1_await_visitor(h1); /* slow, but it reads */
+    else
+        edge_h1_cut(h1, REASON_VISITOR_SLOW, "the visitor takes nothing");
 }
 
 static void on_answer_expired(struct deadline *deadline)
@@ -180,8 +194,10 @@ static void await_answer(struct edge_exchange *x)
 /* Output was queued: the visitor has to take some of it in time. */
 void edge_h1_await_visitor(struct edge_h1 *h1)
 {
-    if (!deadline_armed(&h1->writing))
-        deadline_arm(edge_h1_worker(h1), &h1->writing, LIMIT_PROGRESS_MS);
+    if (deadline_armed(&h1->writing))
+        return;
+    h1->unsent_before = conn_unsent(h1->conn);
+    deadline_arm(edge_h1_worker(h1), &h1->writing, LIMIT_PROGRESS_MS);
 }
 
 /* ---- requests -------------------------------------------------------------------------------------------------- */
@@ -193,6 +209,8 @@ static void refuse_request(struct edge_h1 *h1, const struct http1_message *m, en
                              m->http10, NULL);
     if (!keep || !sent)
         edge_h1_close(h1, reason, NULL);
+    else
+        deadline_arm(edge_h1_worker(h1), &h1->reading, LIMIT_IDLE_MS);
 }
 
 static struct edge_exchange *exchange_new(struct edge_h1 *h1, const struct http1_message *m, bool complete)
@@ -229,7 +247,7 @@ static void begin_exchange(struct edge_h1 *h1, const struct http1_message *m)
         return;
     }
     struct edge_exchange *x = exchange_new(h1, m, request.complete);
-    if (!x || edge_open(&request, h1->conn, link, &x->half, &edge_h1_half_events, x) != KV_OK) {
+    if (!x || edge_open(&request, h1->conn, &h1->peer, link, &x->half, &edge_h1_half_events, x) != KV_OK) {
         free(x);
         refuse_request(h1, m, REASON_INTERNAL);
         return;
@@ -255,9 +273,7 @@ static bool take_head(struct edge_h1 *h1, struct slice *input)
     }
     h1->scanned = 0;
     if (n < 0) {
-        char peer[SOCKADDR_TEXT_LEN];
-        sockaddr_format(conn_peer(h1->conn), peer);
-        log_debug("request refused", log_str("peer", peer), log_str("why", m.error));
+        log_debug("request refused", log_str("peer", h1->peer.text), log_str("why", m.error));
         edge_counter_add(&edge_local(h1->edge)->requests, 1);
         answer_error(h1, m.reason, EDGE_TEXT, false, false, false, NULL);
         edge_h1_close(h1, m.reason, m.error);
@@ -347,7 +363,7 @@ static bool step(struct edge_h1 *h1, struct slice *input)
 {
     struct edge_exchange *x = h1->exchange;
     if (!x)
-        return take_head(h1, input);
+        return !edge_h1_is_choked(h1) && take_head(h1, input);
     if (x->upgraded) {
         take_raw(h1, input);
         return false;
@@ -357,13 +373,20 @@ static bool step(struct edge_h1 *h1, struct slice *input)
     return take_body(h1, input);
 }
 
+/* A visitor that sends requests and takes no answers: the next request waits until it does. */
+bool edge_h1_is_choked(const struct edge_h1 *h1)
+{
+    return conn_unsent(h1->conn) >= LIMIT_OUTPUT_BYTES;
+}
+
 /* Reads go on while nothing waits: what comes now is looked at now. Behind a complete request they go on only to see
  * the visitor leave, or a little of the next request. */
 void edge_h1_adjust_reading(struct edge_h1 *h1)
 {
     const struct edge_exchange *x = h1->exchange;
     bool waits_for_room = x && (x->upgraded || !x->body_done) && h1->input.len > 0;
-    if (waits_for_room || h1->input.len >= LIMIT_HEAD_BYTES)
+    bool waits_for_visitor = !x && h1->input.len > 0 && edge_h1_is_choked(h1);
+    if (waits_for_room || waits_for_visitor || h1->input.len >= LIMIT_HEAD_BYTES)
         conn_pause(h1->conn);
     else
         conn_resume(h1->conn);
@@ -374,12 +397,13 @@ static void after_eof(struct edge_h1 *h1)
 {
     struct edge_exchange *x = h1->exchange;
     if (!x) {
-        edge_h1_close(h1, REASON_NONE, NULL);
+        if (h1->input.len == 0 || !edge_h1_is_choked(h1))
+            edge_h1_close(h1, REASON_NONE, NULL);
     } else if (!x->upgraded && !x->body_done) {
         if (half_credit(&x->half) > 0 || h1->input.len == 0)
             edge_h1_cut(h1, REASON_VISITOR_GONE, "the visitor left in the middle of the request");
     } else if (!x->upgraded && !deadline_armed(&h1->reading)) {
-        deadline_arm(edge_h1_worker(h1), &h1->reading, HALF_CLOSED_MS);
+        await_half_closed(h1);
     }
 }
 
@@ -456,6 +480,7 @@ void edge_h1_start(struct edge *edge, struct conn *conn, struct slice first)
     }
     h1->edge = edge;
     h1->conn = conn;
+    edge_peer_of(conn, &h1->peer);
     h1->input.limit = INPUT_MAX;
     h1->reading.expired = on_reading_expired;
     h1->writing.expired = on_writing_expired;

@@ -32,10 +32,13 @@ struct edge_exchange {
 struct edge_h1 {
     struct edge *edge;
     struct conn *conn;
+    struct edge_peer peer;
     struct edge_exchange *exchange; /* NULL between requests */
     struct buffer input;            /* bytes not taken yet */
     size_t scanned;
     bool processing, eof, closing;
+    bool sent_since;         /* output left since `reading` was armed behind the visitor's end */
+    size_t unsent_before;    /* output that waited when `writing` was armed */
     struct deadline reading; /* a head, a body's progress, or the idle time */
     struct deadline writing; /* a visitor that takes nothing */
     struct edge_h1 *prev, *next;
@@ -59,6 +62,8 @@ void edge_h1_cut(struct edge_h1 *h1, enum close_reason reason, const char *text)
 void edge_h1_fail(struct edge_h1 *h1, enum close_reason reason, const char *text);
 /* Output was queued: the visitor has to take some of it in time. */
 void edge_h1_await_visitor(struct edge_h1 *h1);
+/* True when so much output waits for the visitor that its next request has to. */
+bool edge_h1_is_choked(const struct edge_h1 *h1);
 /* Looks again at the input that was kept. */
 void edge_h1_resume(struct edge_h1 *h1);
 /* Reads from the socket, or not, as the input that is kept allows. */

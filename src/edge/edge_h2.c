@@ -32,9 +32,10 @@ struct edge_h2 {
     struct edge *edge;
     struct worker *worker;
     struct h2_conn *conn;
+    struct edge_peer peer;
     size_t streams; /* visitors' */
     void *guest;    /* the one that is no visitor's */
-    bool draining;
+    bool draining, closed;
     struct deadline idle; /* without a stream */
     struct edge_h2 *prev, *next;
     struct free_node free;
@@ -55,7 +56,10 @@ struct edge_stream {
     uint64_t answer_left; /* of a length that the answer announced */
     bool has_length;
     size_t owed;              /* answer bytes queued whose room was not given back */
-    struct deadline progress; /* an upload or download that moves nothing */
+    uint64_t queued;          /* answer bytes given to the stream */
+    uint64_t taken_before;    /* of them: had left when `progress` was armed */
+    struct deadline upload;   /* a request's body that does not come */
+    struct deadline progress; /* an answer that is not taken */
     struct deadline answer;   /* from the end of the request to the answer's head */
     struct free_node free;
 };
@@ -76,7 +80,7 @@ static void close_h2(struct edge_h2 *h2);
 
 static void rest_if_idle(struct edge_h2 *h2)
 {
-    if (h2->streams > 0 || h2->guest)
+    if (h2->streams > 0 || h2->guest || h2->closed)
         return;
     if (h2->draining)
         close_h2(h2);
@@ -88,6 +92,7 @@ static void rest_if_idle(struct edge_h2 *h2)
 static void dispose_stream(struct edge_stream *s, enum close_reason reason, const char *text)
 {
     half_close(&s->half, reason, text);
+    deadline_cancel(&s->upload);
     deadline_cancel(&s->progress);
     deadline_cancel(&s->answer);
     if (s->stream)
@@ -153,10 +158,37 @@ static void fail_stream(struct edge_stream *s, enum close_reason reason, const c
     rest_if_idle(h2);
 }
 
+/* Who holds the body up: a tunnel that gives no room for what has come, or the visitor. */
+static void on_upload_expired(struct deadline *deadline)
+{
+    struct edge_stream *s = (struct edge_stream *)((char *)deadline - offsetof(struct edge_stream, upload));
+    if (s->pending.bytes > 0)
+        fail_stream(s, REASON_CLIENT_TIMEOUT, "the tunnel takes nothing of the request's body");
+    else
+        fail_stream(s, REASON_VISITOR_SLOW, "the request's body made no progress");
+}
+
+/* Answer bytes that the connection has taken from the stream. */
+static uint64_t answer_taken(const struct edge_stream *s)
+{
+    return s->queued - h2_stream_output(s->stream)->bytes;
+}
+
+static void await_visitor(struct edge_stream *s)
+{
+    if (deadline_armed(&s->progress))
+        return;
+    s->taken_before = answer_taken(s);
+    deadline_arm(s->h2->worker, &s->progress, LIMIT_PROGRESS_MS);
+}
+
 static void on_progress_expired(struct deadline *deadline)
 {
     struct edge_stream *s = (struct edge_stream *)((char *)deadline - offsetof(struct edge_stream, progress));
-    fail_stream(s, REASON_VISITOR_SLOW, "no progress");
+    if (answer_taken(s) > s->taken_before)
+        await_visitor(s); /* slow, but it reads */
+    else
+        fail_stream(s, REASON_VISITOR_SLOW, "the visitor takes nothing");
 }
 
 static void on_answer_expired(struct deadline *deadline)
@@ -166,6 +198,15 @@ static void on_answer_expired(struct deadline *deadline)
 }
 
 /* ---- bodies going up ------------------------------------------------------------------------------------------- */
+
+/* A visitor that sends nothing holds a place in the tunnel. Raw streams may be silent for as long as they like. */
+static void await_body(struct edge_stream *s)
+{
+    if (s->body_sent || s->connects)
+        deadline_cancel(&s->upload);
+    else
+        deadline_arm(s->h2->worker, &s->upload, LIMIT_PROGRESS_MS);
+}
 
 static void await_answer(struct edge_stream *s)
 {
@@ -188,12 +229,14 @@ static bool send_up(struct edge_stream *s)
         while ((chunk = chain_pop(&part)))
             half_send_data(&s->half, chunk);
         h2_consume(s->stream, n);
+        await_body(s);
     }
     bool waits_for_switch = s->connects && !s->answered;
     if (s->body_ended && s->pending.bytes == 0 && !s->body_sent && !waits_for_switch) {
         s->body_sent = true;
         half_send_end(&s->half, s->trailers);
         s->trailers = NULL;
+        await_body(s);
         if (!s->connects)
             await_answer(s);
     }
@@ -244,6 +287,7 @@ static struct head *make_upgrade(const struct head *head)
     if (!upgrade)
         return NULL;
     upgrade->method = SLICE("GET");
+    head_remove(upgrade, SLICE("sec-websocket-key"));
     if (slice_equals_nocase(head->protocol, SLICE("websocket"))) {
         random_bytes(nonce, sizeof(nonce));
         int len = EVP_EncodeBlock((unsigned char *)key, nonce, sizeof(nonce));
@@ -263,6 +307,7 @@ static struct edge_stream *stream_new(struct edge_h2 *h2, struct h2_stream *stre
     s->is_head = slice_equals(head->method, SLICE("HEAD"));
     s->connects = head->protocol.len > 0;
     s->error_type = edge_wanted_type(head);
+    s->upload.expired = on_upload_expired;
     s->progress.expired = on_progress_expired;
     s->answer.expired = on_answer_expired;
     return s;
@@ -276,7 +321,7 @@ static void *begin_stream(struct edge_h2 *h2, struct h2_stream *stream, const st
     enum close_reason reason = edge_admit(h2->edge, request, &link);
     struct edge_stream *s = reason == REASON_NONE ? stream_new(h2, stream, request->head, end) : NULL;
     if (reason == REASON_NONE &&
-        (!s || edge_open(request, h2_conn_conn(h2->conn), link, &s->half, &half_events, s) != KV_OK)) {
+        (!s || edge_open(request, h2_conn_conn(h2->conn), &h2->peer, link, &s->half, &half_events, s) != KV_OK)) {
         free(s);
         reason = REASON_INTERNAL;
     }
@@ -289,6 +334,7 @@ static void *begin_stream(struct edge_h2 *h2, struct h2_stream *stream, const st
     deadline_cancel(&h2->idle);
     if (end || s->connects)
         await_answer(s);
+    await_body(s);
     return s;
 }
 
@@ -302,13 +348,11 @@ static void on_guest_finished(void *arg)
 static void *begin_guest(struct edge_h2 *h2, struct h2_stream *stream, const struct head *head)
 {
     const struct edge_guest *guest = &h2->edge->settings.guest;
-    char peer[SOCKADDR_TEXT_LEN];
     if (h2->guest) {
         h2_reset(stream, H2_REFUSED_STREAM); /* one tunnel a connection: its end is the connection's */
         return NULL;
     }
-    sockaddr_format(conn_peer(h2_conn_conn(h2->conn)), peer);
-    h2->guest = guest->open(guest->arg, stream, head, peer, on_guest_finished, h2);
+    h2->guest = guest->open(guest->arg, stream, head, h2->peer.text, on_guest_finished, h2);
     if (!h2->guest)
         return NULL;
     h2_hand_over(stream, guest->events);
@@ -384,6 +428,7 @@ static void respond(struct edge_stream *s, struct head *head)
     }
     s->answer_left = length;
     s->answered = true;
+    s->is_head = s->is_head || head->status == 204 || head->status == 304; /* no body, whatever comes */
     deadline_cancel(&s->answer);
     if (h2_respond(s->stream, head, false) != KV_OK) {
         fail_stream(s, REASON_INTERNAL, "no memory");
@@ -423,10 +468,10 @@ static void on_body(void *owner, struct chunk *chunk)
     if (s->has_length)
         s->answer_left -= chunk->len;
     s->owed += chunk->len;
+    await_visitor(s);
+    s->queued += chunk->len;
     chain_push(h2_stream_output(s->stream), chunk);
     h2_resume(s->stream);
-    if (!deadline_armed(&s->progress))
-        deadline_arm(s->h2->worker, &s->progress, LIMIT_PROGRESS_MS);
 }
 
 /* The connection has taken all there was. */
@@ -459,7 +504,17 @@ static void on_end(void *owner, struct head *trailers)
 
 static void on_reset(void *owner, enum close_reason reason, const char *text)
 {
-    fail_stream(owner, reason, text);
+    struct edge_stream *s = owner;
+    struct edge_h2 *h2 = s->h2;
+    if (!s->connects || !s->answered || reason != REASON_NONE) {
+        fail_stream(s, reason, text);
+        return;
+    }
+    /* A raw stream that the tunnel ended in both directions at once: what it sent before still goes out. */
+    h2_end(s->stream, NULL);
+    h2_consume(s->stream, s->pending.bytes);
+    dispose_stream(s, REASON_NONE, NULL);
+    rest_if_idle(h2);
 }
 
 static const struct half_events half_events = {
@@ -508,8 +563,13 @@ static const struct h2_conn_events h2_events = {
     .ended = on_ended,
 };
 
+/* Visitors' streams may still be there when a guest's end closes the connection: each has to leave its exchange. */
 static void close_h2(struct edge_h2 *h2)
 {
+    if (h2->closed)
+        return;
+    h2->closed = true;
+    h2_close_streams(h2_conn_session(h2->conn), H2_CANCEL);
     h2_conn_close(h2->conn, H2_NO_ERROR);
     dispose(h2);
 }
@@ -537,6 +597,7 @@ void edge_h2_start(struct edge *edge, struct conn *conn, struct slice first)
     }
     h2->edge = edge;
     h2->worker = conn_worker(conn);
+    edge_peer_of(conn, &h2->peer);
     h2->idle.expired = on_idle_expired;
     DL_APPEND(local->h2_conns, h2);
     atomic_fetch_add_explicit(&local->alive, 1, memory_order_relaxed);

@@ -15,10 +15,12 @@
 struct conn;
 struct edge_h1;
 struct edge_h2;
+struct newcomer;
 
 /* What one worker has; touched by that worker alone, but for the counters, which others read. */
 struct edge_local {
-    _Alignas(64) struct edge_h1 *h1_conns;
+    _Alignas(64) struct newcomer *newcomers; /* until it is known what they speak */
+    struct edge_h1 *h1_conns;
     struct edge_h2 *h2_conns;
     bool draining;
     uint64_t next_request; /* numbers the requests that reach no tunnel */
@@ -57,12 +59,24 @@ static inline void edge_count_body_limit(struct edge_local *local)
 /* The next of the ids for requests that reach no tunnel. */
 void edge_request_id(struct edge *edge, char out[EXCHANGE_ID_LEN]);
 
+/* ---- edge_conn.c ----------------------------------------------------------------------------------------------- */
+
+/* Closes the calling worker's connections that have not said anything yet. */
+void edge_newcomers_close(struct edge *edge);
+
 /* ---- edge_route.c ---------------------------------------------------------------------------------------------- */
 
 /* The link that serves this authority; REASON_NONE, or why not. */
 enum close_reason edge_route(struct edge *edge, struct slice authority, struct address *link);
 
 /* ---- edge_forward.c -------------------------------------------------------------------------------------------- */
+
+/* Who a connection leads to, as text, made once: "203.0.113.7:4567" and the address in it. */
+struct edge_peer {
+    char text[EXCHANGE_REMOTE_LEN];
+    uint8_t host_at, host_len;
+};
+void edge_peer_of(const struct conn *conn, struct edge_peer *peer);
 
 /* A visitor's request as far as its codec has read it. */
 struct edge_request {
@@ -76,8 +90,8 @@ struct edge_request {
 enum close_reason edge_admit(struct edge *edge, const struct edge_request *request, struct address *link);
 
 /* Opens the exchange. 0 or KV_ENOMEM. */
-int edge_open(const struct edge_request *request, struct conn *conn, struct address link, struct half *half,
-              const struct half_events *events, void *owner);
+int edge_open(const struct edge_request *request, struct conn *conn, const struct edge_peer *peer, struct address link,
+              struct half *half, const struct half_events *events, void *owner);
 
 /* ---- edge_error.c ---------------------------------------------------------------------------------------------- */
 

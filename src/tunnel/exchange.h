@@ -63,6 +63,9 @@ struct half {
     char id[EXCHANGE_ID_LEN];
 };
 
+/* Writes "<session>-<number>"; longer session ids are cut. */
+void exchange_id(char out[EXCHANGE_ID_LEN], const char *session, uint64_t number);
+
 /* What an OPEN says. */
 struct exchange_open {
     struct head *head; /* owned by the message until taken (set to NULL) */

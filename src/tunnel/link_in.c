@@ -44,7 +44,7 @@ static void on_request_head(struct link *link, const struct wire_message *m)
     }
     ex->upgraded = m->head.is_upgrade;
     struct exchange_open open = {.credit = link->terms.peer_credit, .promised = ex->window};
-    snprintf(open.id, sizeof(open.id), "%s-%llu", link->session, (unsigned long long)ex->id);
+    exchange_id(open.id, link->session, ex->id);
     snprintf(open.remote, sizeof(open.remote), "%.*s", (int)m->head.remote_addr.len, m->head.remote_addr.data);
     open.head = head_copy(&m->head.head, 0, 0);
     if (!open.head || half_open(&ex->half, link->worker, link->terms.requests, &open, &link_half_events, ex) != KV_OK) {

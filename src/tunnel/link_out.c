@@ -55,7 +55,7 @@ void link_open(struct link *link, struct message *message)
         exchange_refuse(message, why, NULL);
         return;
     }
-    snprintf(open->id, sizeof(open->id), "%s-%llu", link->session, (unsigned long long)ex->id);
+    exchange_id(open->id, link->session, ex->id);
     ex->upgraded = open->head->protocol.len > 0;
     int error = send_request_head(link, ex->id, open);
     if (error) {

@@ -53,7 +53,7 @@ unsigned wire_kind_number(enum wire_side side, enum wire_kind kind)
     return 0;
 }
 
-/* ---- heads ---- */
+/* ---- heads ----------------------------------------------------------------------------------------------------- */
 
 /* Origin-form, or the asterisk (RFC 9112, 3.2.1 and 3.2.4); the other forms never enter a tunnel. */
 static bool is_target(struct slice s)
@@ -97,7 +97,7 @@ int wire_check_head(enum wire_kind kind, const struct head *head, struct slice r
     return kind == WIRE_REQUEST_HEAD && hosts > 1 ? KV_EPROTO : 0;
 }
 
-/* ---- reasons ---- */
+/* ---- reasons --------------------------------------------------------------------------------------------------- */
 
 /* From 16 on the local service's, from 32 on the visitor's, from 48 on the tunnel's own. The table of docs/PROTOCOL.md;
  * a number keeps its meaning for ever. */

@@ -1,7 +1,9 @@
 /*
- * The tunnel's messages (docs/PROTOCOL.md) as our structs, and their protobuf encoding. Everything but the two hot
- * paths goes through protobuf-c; a DataChunk's few bytes of framing are written and read here by hand, so that a body
- * is moved, not copied, between socket and wire. The tests hold both against the same published bytes.
+ * The tunnel's messages (docs/PROTOCOL.md) as our structs, and their protobuf encoding. The messages of a session go
+ * through protobuf-c. What every request needs is written and read here by hand: heads, which are read where they lie,
+ * and a DataChunk's few bytes of framing, so that a body is moved, not copied, between socket and wire. Whatever comes
+ * in another shape than our own peers write is left to protobuf-c. The tests hold both against the same published
+ * bytes.
  */
 #ifndef KV_TUNNEL_WIRE_H
 #define KV_TUNNEL_WIRE_H

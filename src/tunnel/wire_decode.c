@@ -1,10 +1,11 @@
 /*
  * A message on its way in:
  *
- *     wire_decode ── read_data        the framing that our own peers write around a body: cut off in place
- *                 └─ unpack           anything else: protobuf-c, into the arena
- *                    └─ read_body     protobuf-c's struct -> ours, by kind
- *                       └─ read_head  field lines; wire_check_head judges them
+ *     wire_decode ── read_data           the framing that our own peers write around a body: cut off in place
+ *                 ├─ read_plain_head     a request's or response's head without surprises: read in place
+ *                 └─ unpack              anything else: protobuf-c, into the arena
+ *                    └─ read_body        protobuf-c's struct -> ours, by kind
+ *                       └─ read_head     field lines; wire_check_head judges them
  *
  * The arena is a short list of blocks that grow; nothing in it is freed before the next message. A link's steady state
  * is one block, and then decoding allocates nothing.
@@ -15,7 +16,7 @@
 #include "base/error.h"
 #include "tunnel/wire_frame.h"
 
-/* ---- the arena ---- */
+/* ---- the arena ------------------------------------------------------------------------------------------------- */
 
 /* One message in memory: its own bytes once more at most, and what its fields and our structs need around them. Without
  * a cap a message of nothing but empty fields would grow thirtyfold. */
@@ -113,7 +114,7 @@ static struct slice arena_bytes(const ProtobufCBinaryData *bytes)
     return (struct slice){(const char *)bytes->data, bytes->len};
 }
 
-/* ---- data ---- */
+/* ---- data ------------------------------------------------------------------------------------------------------ */
 
 /* Reads a varint of at most `most` bytes (nine, 63 bits) from the front of *in. */
 static bool take_varint(struct slice *in, size_t most, uint64_t *out)
@@ -168,12 +169,134 @@ static bool read_data(struct slice in, struct wire_message *out)
     return true;
 }
 
-/* ---- everything else ---- */
+/* ---- heads ------------------------------------------------------------------------------------------------------ */
 
 static bool is_interim(unsigned status)
 {
     return status >= 100 && status < 200 && status != 101;
 }
+
+/* Finds what a head has of its own among its fields: the authority and the protocol. */
+static void note_field(struct head *head, const struct field *field)
+{
+    if (slice_equals(field->name, SLICE("host")))
+        head->authority = field->value;
+    else if (slice_equals(field->name, SLICE("upgrade")) && head->protocol.len == 0)
+        head->protocol = field->value;
+}
+
+static int finish_request(struct wire_message *out)
+{
+    struct head *head = &out->head.head;
+    if (!out->head.is_upgrade)
+        head->protocol = (struct slice){0};
+    else if (head->protocol.len == 0)
+        return KV_EPROTO;
+    return wire_check_head(out->kind, head, out->head.remote_addr);
+}
+
+static int finish_response(struct wire_message *out, uint64_t status)
+{
+    struct head *head = &out->head.head;
+    head->status = (uint16_t)(status <= 999 ? status : 0);
+    out->head.interim = is_interim(head->status);
+    /* A 101 that switched nothing, or a switch without a 101 or a protocol, leaves no two ends with one idea. */
+    if (out->head.upgraded != (status == 101) || (out->head.upgraded && head->protocol.len == 0))
+        return KV_EPROTO;
+    if (!out->head.upgraded)
+        head->protocol = (struct slice){0};
+    return wire_check_head(out->kind, head, (struct slice){0});
+}
+
+/* A length-delimited value of at most the input's length. */
+static bool take_bytes(struct slice *in, struct slice *out)
+{
+    uint64_t len;
+    if (!take_varint(in, LENGTH_BYTES, &len) || len > in->len)
+        return false;
+    *out = (struct slice){in->data, (size_t)len};
+    *in = (struct slice){in->data + len, in->len - (size_t)len};
+    return true;
+}
+
+/* A Header of a lower-case name and a value, each once and in order; a member that is not there is empty. */
+static bool take_field(struct slice *in, struct head *head)
+{
+    struct slice header, name = {0}, value = {0};
+    if (head->count == WIRE_HEAD_FIELDS || !take_bytes(in, &header) ||
+        (take_tag(&header, TAG_NAME) && !take_bytes(&header, &name)) ||
+        (take_tag(&header, TAG_VALUE) && !take_bytes(&header, &value)) || header.len > 0)
+        return false;
+    for (size_t i = 0; i < name.len; i++)
+        if (name.data[i] >= 'A' && name.data[i] <= 'Z')
+            return false;
+    struct field *field = &head->fields[head->count++];
+    *field = (struct field){name, slice_trim(value)};
+    note_field(head, field);
+    return true;
+}
+
+static bool take_flag(struct slice *in, bool *out)
+{
+    uint64_t value;
+    if (!take_varint(in, 1, &value) || value > 1)
+        return false;
+    *out = value == 1;
+    return true;
+}
+
+static bool take_request(struct slice in, struct wire_message *out)
+{
+    struct head *head = &out->head.head;
+    while (in.len > 0) {
+        bool taken = take_tag(&in, TAG_FIELD_OF_REQUEST) ? take_field(&in, head)
+                     : take_tag(&in, TAG_METHOD)         ? take_bytes(&in, &head->method)
+                     : take_tag(&in, TAG_PATH)           ? take_bytes(&in, &head->target)
+                     : take_tag(&in, TAG_REMOTE)         ? take_bytes(&in, &out->head.remote_addr)
+                     : take_tag(&in, TAG_IS_UPGRADE)     ? take_flag(&in, &out->head.is_upgrade)
+                                                         : false;
+        if (!taken)
+            return false;
+    }
+    return true;
+}
+
+static bool take_response(struct slice in, struct wire_message *out, uint64_t *status)
+{
+    while (in.len > 0) {
+        bool taken = take_tag(&in, TAG_FIELD_OF_RESPONSE) ? take_field(&in, &out->head.head)
+                     : take_tag(&in, TAG_STATUS)          ? take_varint(&in, 2, status)
+                     : take_tag(&in, TAG_UPGRADED)        ? take_flag(&in, &out->head.upgraded)
+                                                          : false;
+        if (!taken)
+            return false;
+    }
+    return true;
+}
+
+/* Reads a head of known fields where it lies; its slices borrow from the input. False for anything that is not so
+ * plain, and then protobuf-c decides. *error is the judgement on a head that was read. */
+static bool read_plain_head(enum wire_side side, struct slice in, struct wire_arena *arena, struct wire_message *out,
+                            int *error)
+{
+    struct slice body;
+    uint64_t id = 0, status = 0;
+    if (take_tag(&in, TAG_REQUEST_ID) && !take_varint(&in, ID_BYTES, &id))
+        return false;
+    if (!take_tag(&in, TAG_HEAD) || !take_bytes(&in, &body) || in.len > 0)
+        return false;
+    memset(out, 0, sizeof *out);
+    out->request_id = id;
+    out->kind = side == WIRE_FROM_SERVER ? WIRE_REQUEST_HEAD : WIRE_RESPONSE_HEAD;
+    out->head.head.fields = arena->fields;
+    out->head.head.capacity = WIRE_HEAD_FIELDS;
+    if (side == WIRE_FROM_SERVER ? !take_request(body, out) : !take_response(body, out, &status))
+        return false;
+    *error = side == WIRE_FROM_SERVER ? finish_request(out) : finish_response(out, status);
+    return true;
+}
+
+/* ---- everything else ------------------------------------------------------------------------------------------- */
 
 /* Moves field lines into the arena's field table and finds what else a head has of its own: the authority and, for an
  * upgrade, the protocol. */
@@ -190,10 +313,7 @@ static int read_head(Header *const *headers, size_t count, struct wire_arena *ar
         field->value = slice_trim(arena_bytes(&header->value));
         for (size_t i = 0; i < field->name.len; i++)
             header->name[i] = wire_lower(header->name[i]);
-        if (slice_equals(field->name, SLICE("host")))
-            head->authority = field->value;
-        if (slice_equals(field->name, SLICE("upgrade")) && head->protocol.len == 0)
-            head->protocol = field->value;
+        note_field(head, field);
     }
     return 0;
 }
@@ -206,30 +326,14 @@ static int read_request(const Kavilo__Tunnel__V1__RequestHead *in, struct wire_a
     out->head.remote_addr = arena_text(in->remote_addr);
     out->head.is_upgrade = in->is_upgrade;
     int error = read_head(in->headers, in->n_headers, arena, head);
-    if (error)
-        return error;
-    if (!in->is_upgrade)
-        head->protocol = (struct slice){0};
-    else if (head->protocol.len == 0)
-        return KV_EPROTO;
-    return wire_check_head(out->kind, head, out->head.remote_addr);
+    return error ? error : finish_request(out);
 }
 
 static int read_response(const Kavilo__Tunnel__V1__ResponseHead *in, struct wire_arena *arena, struct wire_message *out)
 {
-    struct head *head = &out->head.head;
-    head->status = (uint16_t)(in->status <= 999 ? in->status : 0);
     out->head.upgraded = in->upgraded;
-    out->head.interim = is_interim(in->status);
-    int error = read_head(in->headers, in->n_headers, arena, head);
-    if (error)
-        return error;
-    /* A 101 that switched nothing, or a switch without a 101 or a protocol, leaves no two ends with one idea. */
-    if (in->upgraded != (in->status == 101) || (in->upgraded && head->protocol.len == 0))
-        return KV_EPROTO;
-    if (!in->upgraded)
-        head->protocol = (struct slice){0};
-    return wire_check_head(out->kind, head, (struct slice){0});
+    int error = read_head(in->headers, in->n_headers, arena, &out->head.head);
+    return error ? error : finish_response(out, in->status);
 }
 
 static int read_trailers(const Kavilo__Tunnel__V1__Trailers *in, struct wire_arena *arena, struct wire_message *out)
@@ -343,10 +447,13 @@ static int unpack(enum wire_side side, struct slice bytes, struct wire_arena *ar
 int wire_decode(enum wire_side side, struct slice bytes, struct wire_arena *arena, struct wire_message *out)
 {
     const union body *body;
+    int error;
     if (read_data(bytes, out))
         return 0;
+    if (read_plain_head(side, bytes, arena, out, &error))
+        return error;
     arena_reset(arena);
     memset(out, 0, sizeof *out);
-    int error = unpack(side, bytes, arena, out, &body);
+    error = unpack(side, bytes, arena, out, &body);
     return error ? error : read_body(body, arena, out);
 }

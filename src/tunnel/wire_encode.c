@@ -2,7 +2,8 @@
  * A message on its way out:
  *
  *     wire_encode ── encode_data      wire_data_prefix, the bytes, the suffix
- *                 └─ make_body        our struct -> protobuf-c's, on the stack; wire_check_head judges heads
+ *                 ├─ encode_head      heads and trailers: judged by wire_check_head, written straight into the buffer
+ *                 └─ make_body        our struct -> protobuf-c's, on the stack
  *                    pack             gRPC prefix and protobuf-c's bytes, straight into the buffer
  *
  * The link itself sends bodies with wire_data_prefix alone and never copies them.
@@ -13,16 +14,15 @@
 #include "grpc/grpc.h"
 #include "tunnel/wire_frame.h"
 
+#define SCRATCH_BYTES (4 * 1024) /* Hello and Welcome: a handful of short texts */
+
 /* What a message becomes before it is packed. protobuf-c wants C strings, so text is copied here; bytes are not. Lives
  * on the stack of wire_encode and is never cleared as a whole. */
 struct scratch {
     union body body;
     int error; /* the first one */
-    struct field fields[WIRE_HEAD_FIELDS];
-    Header headers[WIRE_HEAD_FIELDS];
-    Header *header_list[WIRE_HEAD_FIELDS];
     size_t used;
-    char text[WIRE_HEAD_BYTES + WIRE_HEAD_FIELDS + 8]; /* a head at its caps, with a NUL after each string */
+    char text[SCRATCH_BYTES];
 };
 
 /* UTF-8 as of RFC 3629, without NUL. */
@@ -48,7 +48,7 @@ static bool is_text(struct slice s)
     return true;
 }
 
-/* Room for a string of this length and its NUL, or NULL: the head is over its caps. */
+/* Room for a string of this length and its NUL, or NULL: the texts are too long. */
 static char *scratch_room(struct scratch *scratch, size_t len)
 {
     char *room = scratch->text + scratch->used;
@@ -78,17 +78,6 @@ static char *scratch_text(struct scratch *scratch, struct slice s)
     return copy;
 }
 
-/* A copy of a token in lower case. */
-static char *scratch_name(struct scratch *scratch, struct slice s)
-{
-    char *copy = scratch_room(scratch, s.len);
-    if (!copy)
-        return (char *)protobuf_c_empty_string;
-    for (size_t i = 0; i < s.len; i++)
-        copy[i] = wire_lower(s.data[i]);
-    return copy;
-}
-
 /* Words for the other side's log: cut and made ASCII rather than refused, because an error has to arrive. */
 static char *scratch_words(struct scratch *scratch, struct slice s)
 {
@@ -102,92 +91,6 @@ static char *scratch_words(struct scratch *scratch, struct slice s)
 static ProtobufCBinaryData borrowed_bytes(struct slice s)
 {
     return (ProtobufCBinaryData){s.len, (uint8_t *)(uintptr_t)s.data}; /* not written to: packing only reads */
-}
-
-/* Appends a field to a head that borrows scratch->fields. */
-static void scratch_add(struct scratch *scratch, struct head *head, struct slice name, struct slice value)
-{
-    if (head_add(head, name, value) != 0 && !scratch->error)
-        scratch->error = KV_ELIMIT;
-}
-
-/* Judges the head as it will be sent and turns its fields into Headers. */
-static void scratch_headers(struct scratch *scratch, enum wire_kind kind, const struct head *head,
-                            struct slice remote_addr, Header ***headers, size_t *count)
-{
-    int error = wire_check_head(kind, head, remote_addr);
-    if (error && !scratch->error)
-        scratch->error = error == KV_EPROTO ? KV_EINVAL : error; /* no peer is to blame for our own head */
-    if (scratch->error)
-        return;
-    for (uint16_t i = 0; i < head->count; i++) {
-        Header *header = &scratch->headers[i];
-        kavilo__tunnel__v1__header__init(header);
-        header->name = scratch_name(scratch, head->fields[i].name);
-        header->value = borrowed_bytes(head->fields[i].value);
-        scratch->header_list[i] = header;
-    }
-    *headers = scratch->header_list;
-    *count = head->count;
-}
-
-static void make_request(struct scratch *scratch, const struct wire_message *message)
-{
-    const struct head *from = &message->head.head;
-    Kavilo__Tunnel__V1__RequestHead *out = &scratch->body.request_head;
-    struct head head;
-
-    head_borrow(&head, scratch->fields, WIRE_HEAD_FIELDS);
-    head.method = from->method;
-    head.target = from->target;
-    head.protocol = from->protocol;
-    if (from->authority.len > 0 && !head_find(from, SLICE("host")))
-        scratch_add(scratch, &head, SLICE("host"), from->authority);
-    for (uint16_t i = 0; i < from->count; i++)
-        scratch_add(scratch, &head, from->fields[i].name, from->fields[i].value);
-    /* A deployed client copies fields to the local service and adds none: the two of an upgrade have to be there. */
-    if (from->protocol.len > 0 && !head_find(from, SLICE("upgrade"))) {
-        scratch_add(scratch, &head, SLICE("connection"), SLICE("Upgrade"));
-        scratch_add(scratch, &head, SLICE("upgrade"), from->protocol);
-    }
-
-    kavilo__tunnel__v1__request_head__init(out);
-    scratch_headers(scratch, message->kind, &head, message->head.remote_addr, &out->headers, &out->n_headers);
-    out->method = scratch_text(scratch, from->method);
-    out->path = scratch_text(scratch, from->target);
-    out->remote_addr = scratch_text(scratch, message->head.remote_addr);
-    out->is_upgrade = from->protocol.len > 0;
-}
-
-static void make_response(struct scratch *scratch, const struct wire_message *message)
-{
-    const struct head *from = &message->head.head;
-    Kavilo__Tunnel__V1__ResponseHead *out = &scratch->body.response_head;
-    struct head head;
-
-    head_borrow(&head, scratch->fields, WIRE_HEAD_FIELDS);
-    head.status = from->status;
-    head.protocol = from->protocol;
-    for (uint16_t i = 0; i < from->count; i++)
-        scratch_add(scratch, &head, from->fields[i].name, from->fields[i].value);
-    if (from->status == 101 && !head_find(from, SLICE("upgrade"))) {
-        if (from->protocol.len == 0)
-            scratch->error = KV_EINVAL; /* a switch to nothing */
-        scratch_add(scratch, &head, SLICE("upgrade"), from->protocol);
-        scratch_add(scratch, &head, SLICE("connection"), SLICE("Upgrade"));
-    }
-
-    kavilo__tunnel__v1__response_head__init(out);
-    scratch_headers(scratch, message->kind, &head, (struct slice){0}, &out->headers, &out->n_headers);
-    out->status = from->status;
-    out->upgraded = from->status == 101;
-}
-
-static void make_trailers(struct scratch *scratch, const struct wire_message *message)
-{
-    Kavilo__Tunnel__V1__Trailers *out = &scratch->body.trailers;
-    kavilo__tunnel__v1__trailers__init(out);
-    scratch_headers(scratch, message->kind, &message->trailers, (struct slice){0}, &out->headers, &out->n_headers);
 }
 
 static void make_hello(struct scratch *scratch, const struct wire_message *message)
@@ -227,22 +130,16 @@ static int make_body(struct scratch *scratch, const struct wire_message *message
     scratch->used = 0;
     switch (message->kind) {
     case WIRE_UNKNOWN:
-    case WIRE_DATA: /* wire_encode has its own way */
+    case WIRE_DATA: /* wire_encode has its own way for these */
+    case WIRE_REQUEST_HEAD:
+    case WIRE_RESPONSE_HEAD:
+    case WIRE_TRAILERS:
         return KV_EINVAL;
     case WIRE_HELLO:
         make_hello(scratch, message);
         break;
     case WIRE_WELCOME:
         make_welcome(scratch, message);
-        break;
-    case WIRE_REQUEST_HEAD:
-        make_request(scratch, message);
-        break;
-    case WIRE_RESPONSE_HEAD:
-        make_response(scratch, message);
-        break;
-    case WIRE_TRAILERS:
-        make_trailers(scratch, message);
         break;
     case WIRE_CANCEL:
         kavilo__tunnel__v1__cancel__init(&out->cancel);
@@ -292,6 +189,175 @@ static int pack(const ProtobufCMessage *frame, struct buffer *out)
     return 0;
 }
 
+/* ---- varints ---------------------------------------------------------------------------------------------------- */
+
+static size_t put_varint(char *out, uint64_t value)
+{
+    size_t n = 0;
+    for (; value >= 0x80; value >>= 7)
+        out[n++] = (char)(unsigned char)(value | 0x80);
+    out[n++] = (char)(unsigned char)value;
+    return n;
+}
+
+static size_t varint_len(uint64_t value)
+{
+    size_t n = 1;
+    while (value >>= 7)
+        n++;
+    return n;
+}
+
+/* ---- heads ------------------------------------------------------------------------------------------------------ */
+
+static int add(struct head *head, struct slice name, struct slice value)
+{
+    return head_add(head, name, value) == 0 ? 0 : KV_ELIMIT;
+}
+
+/* The head as it goes on the wire: `host` among the fields, and the two fields of an upgrade, because a deployed client
+ * copies fields to the local service and adds none. `head` borrows. */
+static int assemble(const struct wire_message *message, struct head *head)
+{
+    const struct head *from = message->kind == WIRE_TRAILERS ? &message->trailers : &message->head.head;
+    bool request = message->kind == WIRE_REQUEST_HEAD;
+    bool switches = message->kind == WIRE_RESPONSE_HEAD && from->status == 101;
+    bool upgrades = ((request && from->protocol.len > 0) || switches) && !head_find(from, SLICE("upgrade"));
+    int error = 0;
+
+    head->method = from->method;
+    head->target = from->target;
+    head->protocol = from->protocol;
+    head->status = from->status;
+    if (upgrades && from->protocol.len == 0)
+        return KV_EINVAL; /* a switch to nothing */
+    if (request && from->authority.len > 0 && !head_find(from, SLICE("host")))
+        error = add(head, SLICE("host"), from->authority);
+    for (uint16_t i = 0; i < from->count && !error; i++)
+        error = add(head, from->fields[i].name, from->fields[i].value);
+    if (upgrades && request && !error)
+        error = add(head, SLICE("connection"), SLICE("Upgrade"));
+    if (upgrades && !error)
+        error = add(head, SLICE("upgrade"), from->protocol);
+    if (upgrades && !request && !error)
+        error = add(head, SLICE("connection"), SLICE("Upgrade"));
+    return error;
+}
+
+/* Bytes of a length-delimited member with its tag; an empty one is left out (proto3). */
+static size_t member_len(size_t len)
+{
+    return len > 0 ? 1 + varint_len(len) + len : 0;
+}
+
+static size_t header_len(const struct field *field)
+{
+    return member_len(field->name.len) + member_len(field->value.len);
+}
+
+static size_t head_len(const struct wire_message *message, const struct head *head)
+{
+    size_t len = 0;
+    for (uint16_t i = 0; i < head->count; i++) {
+        size_t header = header_len(&head->fields[i]);
+        len += 1 + varint_len(header) + header;
+    }
+    if (message->kind == WIRE_REQUEST_HEAD)
+        len += member_len(head->method.len) + member_len(head->target.len) + member_len(message->head.remote_addr.len) +
+               (head->protocol.len > 0 ? 2 : 0);
+    if (message->kind == WIRE_RESPONSE_HEAD)
+        len += 1 + varint_len(head->status) + (head->status == 101 ? 2 : 0);
+    return len;
+}
+
+static char *put_member(char *out, char tag, struct slice text)
+{
+    if (text.len == 0)
+        return out;
+    *out++ = tag;
+    out += put_varint(out, text.len);
+    memcpy(out, text.data, text.len);
+    return out + text.len;
+}
+
+static char *put_flag(char *out, char tag, bool value)
+{
+    if (!value)
+        return out;
+    *out++ = tag;
+    *out++ = 1;
+    return out;
+}
+
+static char *put_headers(char *out, char tag, const struct head *head)
+{
+    for (uint16_t i = 0; i < head->count; i++) {
+        const struct field *field = &head->fields[i];
+        *out++ = tag;
+        out += put_varint(out, header_len(field));
+        char *name = out;
+        out = put_member(out, TAG_NAME, field->name);
+        for (name = out - field->name.len; name < out; name++)
+            *name = wire_lower(*name);
+        out = put_member(out, TAG_VALUE, field->value);
+    }
+    return out;
+}
+
+static char *put_head(char *out, const struct wire_message *message, const struct head *head)
+{
+    switch (message->kind) {
+    case WIRE_REQUEST_HEAD:
+        out = put_member(out, TAG_METHOD, head->method);
+        out = put_member(out, TAG_PATH, head->target);
+        out = put_headers(out, TAG_FIELD_OF_REQUEST, head);
+        out = put_member(out, TAG_REMOTE, message->head.remote_addr);
+        return put_flag(out, TAG_IS_UPGRADE, head->protocol.len > 0);
+    case WIRE_RESPONSE_HEAD:
+        *out++ = TAG_STATUS;
+        out += put_varint(out, head->status);
+        out = put_headers(out, TAG_FIELD_OF_RESPONSE, head);
+        return put_flag(out, TAG_UPGRADED, head->status == 101);
+    default:
+        return put_headers(out, TAG_FIELD_OF_TRAILERS, head);
+    }
+}
+
+static int encode_head(unsigned number, const struct wire_message *message, struct buffer *out)
+{
+    struct field fields[WIRE_HEAD_FIELDS];
+    struct head head;
+    struct slice remote = message->kind == WIRE_REQUEST_HEAD ? message->head.remote_addr : (struct slice){0};
+    head_borrow(&head, fields, WIRE_HEAD_FIELDS);
+    int error = assemble(message, &head);
+    if (!error)
+        error = wire_check_head(message->kind, &head, remote);
+    if (error)
+        return error == KV_EPROTO ? KV_EINVAL : error; /* no peer is to blame for our own head */
+
+    uint64_t tag = number << 3 | 2;
+    size_t body = head_len(message, &head);
+    size_t id = message->request_id > 0 ? 1 + varint_len(message->request_id) : 0;
+    size_t size = id + varint_len(tag) + varint_len(body) + body;
+    error = buffer_reserve(out, GRPC_PREFIX_LEN + size);
+    if (error)
+        return error;
+    char *to = out->data + out->len;
+    grpc_prefix(size, to);
+    to += GRPC_PREFIX_LEN;
+    if (id > 0) {
+        *to++ = TAG_REQUEST_ID;
+        to += put_varint(to, message->request_id);
+    }
+    to += put_varint(to, tag);
+    to += put_varint(to, body);
+    put_head(to, message, &head);
+    out->len += GRPC_PREFIX_LEN + size;
+    return 0;
+}
+
+/* ---- data ------------------------------------------------------------------------------------------------------- */
+
 static int encode_data(enum wire_side side, const struct wire_message *message, struct buffer *out)
 {
     char prefix[WIRE_DATA_PREFIX_LEN], suffix[WIRE_DATA_SUFFIX_LEN];
@@ -314,7 +380,11 @@ int wire_encode(enum wire_side side, const struct wire_message *message, struct 
     if (message->kind == WIRE_DATA)
         return encode_data(side, message, out);
     unsigned number = wire_kind_number(side, message->kind);
-    int error = number > 0 ? make_body(&scratch, message) : KV_EINVAL;
+    if (number == 0)
+        return KV_EINVAL;
+    if (message->kind == WIRE_REQUEST_HEAD || message->kind == WIRE_RESPONSE_HEAD || message->kind == WIRE_TRAILERS)
+        return encode_head(number, message, out);
+    int error = make_body(&scratch, message);
     if (error)
         return error;
 
@@ -332,23 +402,6 @@ int wire_encode(enum wire_side side, const struct wire_message *message, struct 
     frame.kind_case = (Kavilo__Tunnel__V1__ClientFrame__KindCase)number;
     frame.data = (void *)&scratch.body;
     return pack(&frame.base, out);
-}
-
-static size_t put_varint(char *out, uint64_t value)
-{
-    size_t n = 0;
-    for (; value >= 0x80; value >>= 7)
-        out[n++] = (char)(unsigned char)(value | 0x80);
-    out[n++] = (char)(unsigned char)value;
-    return n;
-}
-
-static size_t varint_len(uint64_t value)
-{
-    size_t n = 1;
-    while (value >>= 7)
-        n++;
-    return n;
 }
 
 size_t wire_data_prefix(enum wire_side side, uint64_t request_id, size_t len, bool end,

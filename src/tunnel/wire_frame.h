@@ -49,9 +49,22 @@ static inline char wire_lower(char c)
 }
 
 /* Tags: field number << 3 | wire type (0 varint, 2 length-delimited). */
-#define TAG_REQUEST_ID (1 << 3 | 0)
-#define TAG_DATA       (4 << 3 | 2) /* of both frames */
-#define TAG_BYTES      (1 << 3 | 2) /* of a DataChunk */
-#define TAG_END_STREAM (2 << 3 | 0)
+#define TAG_REQUEST_ID        (1 << 3 | 0)
+#define TAG_DATA              (4 << 3 | 2) /* of both frames */
+#define TAG_BYTES             (1 << 3 | 2) /* of a DataChunk */
+#define TAG_END_STREAM        (2 << 3 | 0)
+
+#define TAG_HEAD              (3 << 3 | 2) /* the RequestHead of a ServerFrame, the ResponseHead of a ClientFrame */
+#define TAG_METHOD            (1 << 3 | 2)
+#define TAG_PATH              (2 << 3 | 2)
+#define TAG_FIELD_OF_REQUEST  (3 << 3 | 2)
+#define TAG_REMOTE            (4 << 3 | 2)
+#define TAG_IS_UPGRADE        (5 << 3 | 0)
+#define TAG_STATUS            (1 << 3 | 0)
+#define TAG_FIELD_OF_RESPONSE (2 << 3 | 2)
+#define TAG_UPGRADED          (3 << 3 | 0)
+#define TAG_FIELD_OF_TRAILERS (1 << 3 | 2)
+#define TAG_NAME              (1 << 3 | 2) /* of a Header */
+#define TAG_VALUE             (2 << 3 | 2)
 
 #endif
