@@ -423,6 +423,10 @@ static void holds_the_caps(void **state)
     expect_size(repeat(&b, before, 'x', LIMIT_TARGET_BYTES + 100, after), "first line is too long");
     expect_size(repeat(&b, before, 'x', LIMIT_TARGET_BYTES + 100, ""), "first line is too long");
 
+    before = "ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEF /"; /* the longest first line that can be right */
+    expect_size(repeat(&b, before, 'x', LIMIT_TARGET_BYTES - 1, after), NULL);
+    expect_size(repeat(&b, before, 'x', LIMIT_TARGET_BYTES, after), "first line is too long");
+
     before = "GET / HTTP/1.1\r\nHost: a\r\nX: ";
     size_t fixed = strlen(before) + 4;
     expect_size(repeat(&b, before, 'x', LIMIT_HEAD_BYTES - fixed, "\r\n\r\n"), NULL);
