@@ -10,10 +10,12 @@
  */
 #include "client/client.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/limits.h"
 #include "base/log.h"
@@ -147,6 +149,19 @@ static void on_clock(struct deadline *deadline)
 
 /* ---- sessions -------------------------------------------------------------------------------------------------- */
 
+/* The three lines. Whoever started us may have stopped reading: what a pipe has no room for is not worth a stalled
+ * tunnel (POLLOUT on a pipe means room for PIPE_BUF bytes, which is more than this). */
+static void announce(const struct client *c, struct slice public_url)
+{
+    char lines[1024];
+    struct pollfd out = {.fd = STDOUT_FILENO, .events = POLLOUT};
+    int len = snprintf(lines, sizeof(lines), "  kavilo-tunnel ready\n  public URL: %.*s\n  forwarding to: %s\n",
+                       (int)public_url.len, public_url.data, c->options->forward.target.url.text);
+    if (len < 0 || (size_t)len >= sizeof(lines) || poll(&out, 1, 0) != 1 || !(out.revents & POLLOUT) ||
+        write(STDOUT_FILENO, lines, (size_t)len) != len)
+        log_warn("the public URL could not be written to standard output", log_slice("url", public_url));
+}
+
 static void on_welcomed(void *owner, struct session *session, struct slice public_url, struct slice id)
 {
     struct client *c = owner;
@@ -155,9 +170,7 @@ static void on_welcomed(void *owner, struct session *session, struct slice publi
     backoff_reset(&c->refusals);
     log_info("tunnel up", log_slice("session", id), log_slice("url", public_url),
              log_str("service", c->options->forward.target.url.text), log_str("endpoint", c->options->endpoint.text));
-    printf("  kavilo-tunnel ready\n  public URL: %.*s\n  forwarding to: %s\n", (int)public_url.len, public_url.data,
-           c->options->forward.target.url.text);
-    fflush(stdout);
+    announce(c, public_url);
 }
 
 /* Room among the retiring; the first makes room when there is none. */
