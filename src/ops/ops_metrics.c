@@ -34,7 +34,8 @@ static void write_tunnels(struct metric_text *m, const struct ops_settings *s)
     gauge(m, "kavilo_tunnels_active", "Live tunnels.", registry_count(s->registry));
     counter(m, "kavilo_tunnels_connected_total", "Tunnels that were welcomed since the start, reconnects included.",
             control_welcomed(s->control));
-    gauge(m, "kavilo_control_connections", "Open connections of the control port, with or without a tunnel.",
+    gauge(m, "kavilo_control_connections",
+          "Connections of the control port and sessions of clients: a tunnel there counts twice.",
           control_alive(s->control));
 }
 
