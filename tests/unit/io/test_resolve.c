@@ -20,7 +20,7 @@
 #include "io/on_worker.h"
 #include "io/resolve.h"
 
-/* ---- the system's resolver, played ---- */
+/* ---- the system's resolver, played ----------------------------------------------------------------------------- */
 
 static const struct {
     const char *name;
@@ -89,7 +89,7 @@ void freeaddrinfo(struct addrinfo *list)
     }
 }
 
-/* ---- at once ---- */
+/* ---- at once --------------------------------------------------------------------------------------------------- */
 
 static const struct {
     const char *host;
@@ -155,7 +155,7 @@ static void keeps_the_zone(void **state)
     assert_int_not_equal(answer.addresses[0].v6.sin6_scope_id, 0);
 }
 
-/* ---- on a worker ---- */
+/* ---- on a worker ----------------------------------------------------------------------------------------------- */
 
 struct asking {
     const char *host;

@@ -107,7 +107,7 @@ static int remove_files(void **state)
     return rmdir(folder);
 }
 
-/* ---- files ---- */
+/* ---- files ----------------------------------------------------------------------------------------------------- */
 
 static const struct {
     const char *cert, *key;
@@ -181,7 +181,7 @@ static void files_of_a_client(void **state)
     tls_context_free(NULL);
 }
 
-/* ---- handshakes ---- */
+/* ---- handshakes ------------------------------------------------------------------------------------------------ */
 
 struct pair {
     SSL *client, *server;
@@ -433,7 +433,7 @@ static void resumes_by_ticket(void **state)
     tls_context_free(client);
 }
 
-/* ---- words for what is not TLS at all ---- */
+/* ---- words for what is not TLS at all -------------------------------------------------------------------------- */
 
 static void words_of(bool server, const char *bytes, size_t len, const char *expected)
 {
