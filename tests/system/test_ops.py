@@ -1,4 +1,4 @@
-"""The admin listener: metrics by a strict reader, live tunnels, kick, readiness, who may ask, and the commands on it."""
+"""The admin listener: metrics by a strict reader, live tunnels, kick, readiness, who may ask, and its commands."""
 
 import json
 import math
@@ -577,8 +577,8 @@ def test_own_hosts(shared_server, host):
     assert kick(shared_server, "x", host=host, fields=[("Origin", f"http://{host.lower()}")]).status == 404
 
 
-@pytest.mark.parametrize("host", ["evil.example", "tnl.test", "localhost.evil.example", "notlocalhost", "127.0.0.1.evil.example",
-                                  "127.1", "0x7f000001", "2130706433", "evil.example:9090"])
+@pytest.mark.parametrize("host", ["evil.example", "tnl.test", "localhost.evil.example", "notlocalhost",
+                                  "127.0.0.1.evil.example", "127.1", "0x7f000001", "2130706433", "evil.example:9090"])
 def test_other_hosts(shared_server, host):
     """DNS rebinding: the page's own name is in Host, whatever address it resolved to."""
     for target in ("/metrics", "/admin/tunnels", "/healthz", "/nothing"):
@@ -587,8 +587,8 @@ def test_other_hosts(shared_server, host):
         assert "kavilo_" not in response.text and "tunnels\"" not in response.text
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "", "https://localhost:1", "http://localhost", "http://localhost:2",
-                                    "http://localhost:1/", "localhost:1"])
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "", "https://localhost:1", "http://localhost",
+                                    "http://localhost:2", "http://localhost:1/", "localhost:1"])
 def test_other_origins_change_nothing(server, user, origin):
     peer = server.peer(user.token).connected()
     target = f"/admin/tunnels/{subdomain_of(peer)}/kick"
@@ -665,8 +665,8 @@ def test_forms_of_the_url(server, form):
     assert server.admin_command("tunnels").returncode == 0
 
 
-@pytest.mark.parametrize("url", ["https://127.0.0.1:9090", "http://", "http://a b", "http://127.0.0.1:0x", "http://127.0.0.1:99999",
-                                 "http://127.0.0.1:9090/admin", "http://me@127.0.0.1", "ftp://127.0.0.1"])
+@pytest.mark.parametrize("url", ["https://127.0.0.1:9090", "http://", "http://a b", "http://127.0.0.1:0x",
+                                 "http://127.0.0.1:99999", "http://127.0.0.1:9090/admin", "http://me@127.0.0.1", "ftp://127.0.0.1"])
 def test_bad_urls(shared_server, url):
     done = admin(shared_server, "tunnels", url=url)
     assert (done.returncode, done.stdout) == (2, "")
