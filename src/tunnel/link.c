@@ -36,7 +36,7 @@ struct link_exchange *link_exchange_new(struct link *link, uint64_t id)
     }
     ex->link = link;
     ex->id = id;
-    ex->window = LIMIT_WINDOW_BYTES;
+    ex->window = ex->room = LIMIT_WINDOW_BYTES;
     ex->granted_at = worker_now(link->worker);
     link_legacy_init(ex);
     HASH_ADD(hh, link->exchanges, id, sizeof(ex->id), ex);
@@ -56,7 +56,7 @@ void link_exchange_remove(struct link_exchange *ex)
         DL_DELETE(link->ready, ex);
     HASH_DELETE(hh, link->exchanges, ex);
     link_legacy_remove(ex);
-    budget_give(LIMIT_WINDOW_BYTES + ex->window);
+    budget_give(ex->room + ex->window);
     chain_free(&ex->backlog);
     head_free(ex->trailers);
     free(ex);
@@ -125,7 +125,8 @@ static void on_message(struct link *link, struct slice bytes, struct chunk *whol
     } else if (error) {
         link_end(link, error == KV_ENOMEM ? REASON_INTERNAL : REASON_PROTOCOL, "a message could not be read");
     } else if (m.kind == WIRE_PING) {
-        on_ping(link, m.nonce);
+        if (link->started) /* a stranger's pongs would only wait */
+            on_ping(link, m.nonce);
     } else if (m.kind == WIRE_PONG || m.kind == WIRE_UNKNOWN) {
         /* Being heard is all that a Pong is for; what we do not know is skipped. */
     } else if (m.request_id == 0) {

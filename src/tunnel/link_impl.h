@@ -67,13 +67,17 @@ struct link_exchange {
     struct chain backlog;
     bool end_wanted;
     struct head *trailers;
-    bool out_ended; /* our last word on this exchange is said */
+    bool out_ended;   /* our last word on this exchange is said */
+    size_t room;      /* what the half may have on the way here and in the backlog */
+    size_t passed_on; /* of it: given to the half and not yet sent to the peer */
+    size_t peer_room; /* what the peer can take and the half does not know of yet */
 
     /* from the wire */
-    bool in_ended; /* the peer's last word is heard */
-    bool upgraded; /* a raw stream in both directions */
-    size_t window; /* what the peer may have on the way to us */
-    size_t owed;   /* of it: has left here, not given back yet */
+    bool in_ended;     /* the peer's last word is heard */
+    unsigned interims; /* 1xx heads heard */
+    bool upgraded;     /* a raw stream in both directions */
+    size_t window;     /* what the peer may have on the way to us */
+    size_t owed;       /* of it: has left here, not given back yet */
     uint64_t granted_at;
 
     /* a peer without credit */
@@ -82,6 +86,7 @@ struct link_exchange {
     bool abandoned;
     size_t target; /* bytes of the next large chunk */
     size_t held;   /* answer bytes that the visitor has not taken */
+    bool moved;    /* some of it was, since the link looked */
     bool due;      /* the backlog is sent though it is short of its target */
     struct deadline trickle;
 };
@@ -92,7 +97,7 @@ static inline bool link_has(const struct link *link, enum wire_feature feature)
     return (link->terms.features & feature) != 0;
 }
 
-/* ---- link.c ---- */
+/* ---- link.c ---------------------------------------------------------------------------------------------------- */
 
 /* Ends the link: it is deaf at once, and taken apart and told to the owner at the end of the turn, so that no caller
  * loses the exchange it is working on. */
@@ -109,13 +114,13 @@ struct link_exchange *link_exchange_new(struct link *link, uint64_t id);
 void link_exchange_remove(struct link_exchange *ex);
 void link_exchange_remove_if_done(struct link_exchange *ex);
 
-/* ---- link_in.c ---- */
+/* ---- link_in.c ------------------------------------------------------------------------------------------------- */
 
 void link_receive(struct link *link, const struct wire_message *m, struct chunk *whole);
 /* A decoded head was bad: that exchange alone is reset. */
 void link_receive_bad(struct link *link, const struct wire_message *m);
 
-/* ---- link_out.c ---- */
+/* ---- link_out.c ------------------------------------------------------------------------------------------------ */
 
 extern const struct half_events link_half_events;
 /* An OPEN from a visitor's worker. */
@@ -123,10 +128,13 @@ void link_open(struct link *link, struct message *message);
 /* Says the last word on an exchange towards the peer: it is aborted. */
 void link_send_reset(struct link_exchange *ex, enum close_reason reason, const char *text);
 void link_make_ready(struct link_exchange *ex);
+/* The peer can take so many more bytes. Returns what the half may be told of that now; the rest is told as bytes leave:
+ * a peer with more room than memory here cannot make the backlog grow. */
+size_t link_take_room(struct link_exchange *ex, size_t bytes);
 /* Lets exchanges take turns until the outbox is full enough. */
 void link_fill(struct link *link);
 
-/* ---- link_legacy.c ---- */
+/* ---- link_legacy.c --------------------------------------------------------------------------------------------- */
 
 /* Room for the request's body to start with. */
 size_t link_legacy_open(struct link_exchange *ex, const struct head *head);

@@ -2,10 +2,9 @@
  * From the wire to the halves: heads, bodies, ends, resets and credit of the exchanges. A frame for an id that is not
  * known (any more) is dropped, as the protocol says.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <stdio.h>
 
 #include "base/error.h"
 #include "base/limits.h"
@@ -13,15 +12,26 @@
 #include "http/forward.h"
 #include "tunnel/link_impl.h"
 
+#define INTERIM_HEADS_MAX 64 /* of one answer: they are passed on whether the visitor reads or not */
+
 /* The peer's last word on an exchange. Without half-close, or after an Error or Reset, it is the last in both
  * directions. */
 static void peer_has_ended(struct link_exchange *ex, bool both)
 {
     ex->in_ended = true;
-    if (both && !ex->out_ended) {
+    /* An abandoned upload was kept open for the sake of its answer, which has ended now. */
+    if ((both || ex->abandoned) && !ex->out_ended) {
         ex->out_ended = true;
         link_legacy_ended(ex);
     }
+    link_exchange_remove_if_done(ex);
+}
+
+/* Our own end of the exchange cannot go on: both sides are told. Whoever calls does not touch it any more. */
+static void fail(struct link_exchange *ex, enum close_reason reason, const char *text)
+{
+    half_close(&ex->half, reason, text);
+    link_send_reset(ex, reason, text);
     link_exchange_remove_if_done(ex);
 }
 
@@ -43,7 +53,7 @@ static void on_request_head(struct link *link, const struct wire_message *m)
         return;
     }
     ex->upgraded = m->head.is_upgrade;
-    struct exchange_open open = {.credit = link->terms.peer_credit, .promised = ex->window};
+    struct exchange_open open = {.credit = link_take_room(ex, link->terms.peer_credit), .promised = ex->window};
     exchange_id(open.id, link->session, ex->id);
     snprintf(open.remote, sizeof(open.remote), "%.*s", (int)m->head.remote_addr.len, m->head.remote_addr.data);
     open.head = head_copy(&m->head.head, 0, 0);
@@ -59,13 +69,18 @@ static void on_request_head(struct link *link, const struct wire_message *m)
 
 static void on_response_head(struct link_exchange *ex, const struct wire_message *m)
 {
-    struct head *head = forward_response(&m->head.head);
-    if (!head) {
-        half_close(&ex->half, REASON_INTERNAL, "no memory");
-        link_send_reset(ex, REASON_INTERNAL, "no memory");
+    bool interim = m->head.head.status < 200 && m->head.head.status != 101;
+    if (!half_is_open(&ex->half))
+        return;
+    if (interim && ++ex->interims > INTERIM_HEADS_MAX) {
+        fail(ex, REASON_ORIGIN_BAD_RESPONSE, "too many interim answers");
         return;
     }
-    half_send_head(&ex->half, head);
+    struct head *head = forward_response(&m->head.head);
+    if (!head)
+        fail(ex, REASON_INTERNAL, "no memory");
+    else
+        half_send_head(&ex->half, head);
 }
 
 /* ---- both ------------------------------------------------------------------------------------------------------ */
@@ -88,15 +103,13 @@ static void on_body(struct link_exchange *ex, const struct wire_message *m, stru
     bool wanted = half_is_open(&ex->half) && len > 0;
     if (wanted && link_has(ex->link, FEATURE_CREDIT) && len > half_credit(&ex->half)) {
         chunk_free(whole);
-        half_close(&ex->half, REASON_PROTOCOL, "the tunnel's peer sent more than it was given room for");
-        link_send_reset(ex, REASON_PROTOCOL, "over credit");
+        fail(ex, REASON_PROTOCOL, "the tunnel's peer sent more than it was given room for");
         return;
     }
     if (wanted) {
         struct chunk *chunk = take_bytes(m->data.bytes, whole);
         if (!chunk) {
-            half_close(&ex->half, REASON_INTERNAL, "no memory");
-            link_send_reset(ex, REASON_INTERNAL, "no memory");
+            fail(ex, REASON_INTERNAL, "no memory");
             return;
         }
         if (!link_has(ex->link, FEATURE_CREDIT)) {
@@ -115,7 +128,12 @@ static void on_body(struct link_exchange *ex, const struct wire_message *m, stru
 
 static void on_trailers(struct link_exchange *ex, const struct wire_message *m)
 {
-    half_send_end(&ex->half, forward_trailers(&m->trailers));
+    struct head *trailers = forward_trailers(&m->trailers);
+    if (!trailers) {
+        fail(ex, REASON_INTERNAL, "no memory"); /* without them the answer would look complete */
+        return;
+    }
+    half_send_end(&ex->half, trailers);
     peer_has_ended(ex, false);
 }
 
@@ -150,7 +168,7 @@ void link_receive(struct link *link, const struct wire_message *m, struct chunk 
     if (!ex || ex->in_ended) {
         bool late_credit = ex && m->kind == WIRE_CREDIT;
         if (late_credit)
-            half_grant(&ex->half, m->credit);
+            half_grant(&ex->half, link_take_room(ex, m->credit));
         else if (ex && (m->kind == WIRE_RESET || m->kind == WIRE_ERROR))
             on_abort(ex, m);
         else if (ex && m->kind == WIRE_CANCEL && link->side == WIRE_FROM_CLIENT)
@@ -170,7 +188,7 @@ void link_receive(struct link *link, const struct wire_message *m, struct chunk 
         on_trailers(ex, m);
         break;
     case WIRE_CREDIT:
-        half_grant(&ex->half, m->credit);
+        half_grant(&ex->half, link_take_room(ex, m->credit));
         break;
     case WIRE_ERROR:
     case WIRE_RESET:
@@ -197,9 +215,13 @@ void link_receive_bad(struct link *link, const struct wire_message *m)
                                          .text = SLICE("the request's head is not HTTP")}});
         return;
     }
-    half_close(&ex->half, REASON_ORIGIN_BAD_RESPONSE, "the answer's head is not HTTP");
-    if (!ex->out_ended)
+    if (half_is_open(&ex->half)) {
+        /* Though our direction has ended: a peer that still sends has to hear that nobody takes it. */
+        half_close(&ex->half, REASON_ORIGIN_BAD_RESPONSE, "the answer's head is not HTTP");
         link_send_reset(ex, REASON_PROTOCOL, "the head is not HTTP");
+    }
     if (m->kind == WIRE_TRAILERS)
         peer_has_ended(ex, true);
+    else
+        link_exchange_remove_if_done(ex);
 }

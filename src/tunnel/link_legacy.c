@@ -12,7 +12,9 @@
  *
  * Answers from a peer without credit come at the peer's pace: an exchange whose visitor lags by more than
  * LIMIT_LEGACY_BACKLOG_BYTES makes the link keep its window back, for LIMIT_LEGACY_STALL_MS at most; then that visitor
- * is let go, so that the others are served again.
+ * is let go, so that the others are served again. On our client, with an old server, the same goes for a local service
+ * that takes an upload slowly; but one that takes something at all in that time is waited for, because it is the user's
+ * own and a broken upload helps nobody.
  */
 #include "base/limits.h"
 #include "http/h2.h"
@@ -113,6 +115,7 @@ void link_legacy_remove(struct link_exchange *ex)
     if (ex->abandoned)
         ex->link->abandoned_bodies--;
     ex->abandoned = false;
+    link_legacy_left(ex, ex->held);
 }
 
 /* ---- answers --------------------------------------------------------------------------------------------------- */
@@ -143,6 +146,7 @@ void link_legacy_held(struct link_exchange *ex, size_t n)
 void link_legacy_left(struct link_exchange *ex, size_t n)
 {
     ex->held -= n < ex->held ? n : ex->held;
+    ex->moved = true;
     if (deadline_armed(&ex->link->stall) && !anyone_lags(ex->link))
         give_window_back(ex->link);
 }
@@ -150,16 +154,28 @@ void link_legacy_left(struct link_exchange *ex, size_t n)
 void link_legacy_stalled(struct deadline *deadline)
 {
     struct link *link = (struct link *)((char *)deadline - offsetof(struct link, stall));
+    bool at_service = link->side == WIRE_FROM_CLIENT;
+    bool moving = false;
     struct link_exchange *ex, *next;
     HASH_ITER (hh, link->exchanges, ex, next) {
         if (ex->held <= LIMIT_LEGACY_BACKLOG_BYTES)
             continue;
+        if (at_service && ex->moved) {
+            ex->moved = false;
+            moving = true;
+            continue;
+        }
         ex->held = 0;
-        half_close(&ex->half, REASON_VISITOR_SLOW, "too slow for an old tunnel client, which has to wait for it");
+        half_close(&ex->half, REASON_VISITOR_SLOW,
+                   at_service ? "the local service does not take the request's body"
+                              : "too slow for an old tunnel client, which has to wait for it");
         link_send_reset(ex, REASON_VISITOR_SLOW, NULL);
         if (link->ended)
             return;
         link_exchange_remove_if_done(ex);
     }
-    give_window_back(link);
+    if (moving)
+        deadline_arm(link->worker, &link->stall, LIMIT_LEGACY_STALL_MS);
+    else
+        give_window_back(link);
 }

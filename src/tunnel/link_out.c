@@ -61,11 +61,14 @@ void link_open(struct link *link, struct message *message)
     if (error) {
         ex->in_ended = ex->out_ended = true;
         link_exchange_remove(ex);
-        exchange_refuse(message, error == KV_ENOMEM ? REASON_INTERNAL : REASON_BAD_REQUEST,
-                        "the request cannot be carried by the tunnel");
+        enum close_reason reason = error == KV_ENOMEM ? REASON_INTERNAL : REASON_BAD_REQUEST;
+        if (link->ended)
+            reason = REASON_CLIENT_GONE;
+        exchange_refuse(message, reason, "the request cannot be carried by the tunnel");
         return;
     }
-    size_t credit = link_has(link, FEATURE_CREDIT) ? link->terms.peer_credit : link_legacy_open(ex, open->head);
+    size_t credit = link_has(link, FEATURE_CREDIT) ? link_take_room(ex, link->terms.peer_credit)
+                                                   : link_legacy_open(ex, open->head);
     bool end = open->end;
     if (half_accept(&ex->half, link->worker, message, credit, &link_half_events, ex) != KV_OK) {
         link_send_reset(ex, REASON_INTERNAL, "no memory");
@@ -125,6 +128,33 @@ static bool end_rides_along(const struct link_exchange *ex)
            (ex->link->side == WIRE_FROM_SERVER || link_has(ex->link, FEATURE_CREDIT));
 }
 
+/* A peer that has more room than we gave on is worth a larger backlog, if there is budget. */
+static size_t give_on(struct link_exchange *ex)
+{
+    while (ex->peer_room > ex->room - ex->passed_on && ex->room < LIMIT_WINDOW_MAX_BYTES && budget_grow(ex->room))
+        ex->room *= 2;
+    size_t n = ex->room - ex->passed_on;
+    if (n > ex->peer_room)
+        n = ex->peer_room;
+    ex->passed_on += n;
+    ex->peer_room -= n;
+    return n;
+}
+
+size_t link_take_room(struct link_exchange *ex, size_t bytes)
+{
+    ex->peer_room += bytes;
+    return give_on(ex);
+}
+
+/* n bytes of the backlog went out: the half may fill their place if the peer has room for more. */
+static void pass_room_on(struct link_exchange *ex, size_t n)
+{
+    ex->passed_on -= n < ex->passed_on ? n : ex->passed_on;
+    if (ex->peer_room > 0 && !ex->end_wanted)
+        half_grant(&ex->half, give_on(ex));
+}
+
 /* One turn of one exchange. 0 or KV_ENOMEM. */
 static int take_turn(struct link_exchange *ex, bool alone)
 {
@@ -144,6 +174,8 @@ static int take_turn(struct link_exchange *ex, bool alone)
             return error;
         if (old_peer)
             link_legacy_sent(ex, n);
+        else
+            pass_room_on(ex, n);
     }
     if (!last)
         return KV_OK;
@@ -195,6 +227,7 @@ static void on_half_head(void *owner, struct head *head)
         }
     }
     head_free(head);
+    link_exchange_remove_if_done(ex);
 }
 
 static void on_half_data(void *owner, struct chunk *chunk)
@@ -278,6 +311,7 @@ void link_send_reset(struct link_exchange *ex, enum close_reason reason, const c
     bool detailed = link_has(link, FEATURE_RESET);
     struct wire_message m = {.request_id = ex->id};
     chain_free(&ex->backlog);
+    link_legacy_left(ex, ex->held); /* nobody lags any more */
     if (ex->is_ready) {
         DL_DELETE(link->ready, ex);
         ex->is_ready = false;
