@@ -136,11 +136,11 @@ static void finish(struct control_session *s, enum grpc_status status, const cha
         return;
     if (s->state == SESSION_OPEN)
         log_info("tunnel closed", log_str("session", s->entry.session), log_str("subdomain", s->entry.subdomain),
-                 log_str("user", s->entry.email), log_str("status", grpc_status_name(status)),
+                 log_str("user", s->entry.email), log_str("status", grpc_status_name((int)status)),
                  log_str("why", sentence));
     else
         log_info("tunnel refused", log_str("peer", s->entry.peer), log_str("user", s->entry.email),
-                 log_str("name", s->name), log_str("status", grpc_status_name(status)), log_str("why", sentence));
+                 log_str("name", s->name), log_str("status", grpc_status_name((int)status)), log_str("why", sentence));
     if (s->stream && s->state == SESSION_OPEN)
         end_with_trailers(s->stream, status, sentence);
     else if (s->stream)

@@ -169,8 +169,6 @@ static void read_records(struct conn *c, struct conn_tls *t)
             fail_tls(c, t, false);
         return;
     }
-    if (c->out.head && c->state != CONN_CLOSED)
-        worker_flush_later(c->worker, &c->flush); /* answers to KeyUpdate and the like */
 }
 
 /* What OpenSSL has not taken by the end of a call belongs to the scratch buffer: keep a copy. */
@@ -195,6 +193,8 @@ void conn_tls_read(struct conn *c, struct slice ciphertext)
     }
     keep_rest(c, t);
     t->reading = false;
+    if (ciphertext.len > 0 && c->out.head && c->state != CONN_CLOSED)
+        worker_flush_later(c->worker, &c->flush); /* answers to KeyUpdate and the like; a flush sends by itself */
 }
 
 void conn_tls_start(struct conn *c)
@@ -212,7 +212,8 @@ void conn_tls_eof(struct conn *c)
 
 bool conn_tls_has_input(const struct conn *c)
 {
-    return c->tls->kept.bytes > 0 || SSL_has_pending(c->tls->ssl);
+    /* Whole records alone: a part of one, which SSL_has_pending counts too, can only wait for the socket. */
+    return c->tls->kept.bytes > 0 || SSL_pending(c->tls->ssl) > 0;
 }
 
 /* ---- writing --------------------------------------------------------------------------------------------------- */
