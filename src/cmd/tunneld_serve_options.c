@@ -165,8 +165,7 @@ const struct cli_option serve_options[] = {
     {.name = NULL},
 };
 
-/* ---- what they are together ---------------------------------------------------------------------------------------
- */
+/* ---- what they are together ------------------------------------------------------------------------------------ */
 
 static bool is_localhost(const char *host)
 {

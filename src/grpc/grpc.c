@@ -45,7 +45,7 @@ const char *grpc_status_name(int status)
     return status_names[status];
 }
 
-/* ---- messages ---- */
+/* ---- messages -------------------------------------------------------------------------------------------------- */
 
 void grpc_prefix(size_t message_len, char out[GRPC_PREFIX_LEN])
 {
@@ -123,7 +123,7 @@ void grpc_reader_free(struct grpc_reader *reader)
     reader->prefix_len = 0;
 }
 
-/* ---- status ---- */
+/* ---- status ---------------------------------------------------------------------------------------------------- */
 
 /* Bytes of the UTF-8 character (or the stray byte) at the start of a NUL-terminated text. */
 static size_t character_length(const char *text)

@@ -42,7 +42,7 @@ struct conn_events {
     void (*closed)(void *owner, int error);
 };
 
-/* ---- making one ---- */
+/* ---- making one ------------------------------------------------------------------------------------------------ */
 
 /* Takes over an accepted, connected socket (closed on failure). With a TLS context the handshake starts, bounded by
  * LIMIT_HEAD_MS. 0, KV_ENOMEM or KV_EIO. */
@@ -65,13 +65,13 @@ struct conn *conn_dial(struct worker *worker, const struct dial_options *options
 /* Hands the connection to another owner, for instance from a pool to a request. */
 void conn_set_owner(struct conn *conn, const struct conn_events *events, void *owner);
 
-/* ---- reading ---- */
+/* ---- reading --------------------------------------------------------------------------------------------------- */
 
 /* Stops and restarts `data` and `eof`. While paused a dead peer is noticed through keepalive only. */
 void conn_pause(struct conn *conn);
 void conn_resume(struct conn *conn);
 
-/* ---- writing ---- */
+/* ---- writing --------------------------------------------------------------------------------------------------- */
 
 /* Queues a chunk, which is the connection's from here on. */
 void conn_write(struct conn *conn, struct chunk *chunk);
@@ -86,7 +86,7 @@ size_t conn_unsent(const struct conn *conn);
 /* Ends our direction after what is queued has left; reading goes on. */
 void conn_shutdown(struct conn *conn);
 
-/* ---- ending ---- */
+/* ---- ending ---------------------------------------------------------------------------------------------------- */
 
 /* Sends what is queued, ends our direction, reads and drops for a moment (LIMIT_LINGER_*) so that the peer gets the
  * answer rather than a reset, then closes. The owner hears nothing more: forget the pointer. */
@@ -95,7 +95,7 @@ void conn_close(struct conn *conn);
  * The owner hears nothing more. NULL is legal. */
 void conn_abort(struct conn *conn, bool reset);
 
-/* ---- facts ---- */
+/* ---- facts ----------------------------------------------------------------------------------------------------- */
 
 struct worker *conn_worker(const struct conn *conn);
 bool conn_is_tls(const struct conn *conn);

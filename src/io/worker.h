@@ -21,7 +21,7 @@ struct uv_loop_s;
 struct worker;
 struct worker_group;
 
-/* ---- workers -------------------------------------------------------------------------------------------------- */
+/* ---- workers --------------------------------------------------------------------------------------------------- */
 
 /* Starts `count` (1..64) worker threads, idle until they get tasks. 0, KV_ENOMEM or KV_EIO. Blocks SIGPIPE for the
  * process. The caller's thread is none of them. */
@@ -42,7 +42,7 @@ struct worker *worker_current(void);
 unsigned worker_index(const struct worker *worker);
 struct worker_group *worker_group_of(const struct worker *worker);
 
-/* ---- on the worker's own thread ------------------------------------------------------------------------------- */
+/* ---- on the worker's own thread -------------------------------------------------------------------------------- */
 
 struct uv_loop_s *worker_loop(struct worker *worker);
 
@@ -74,7 +74,7 @@ struct free_node {
 /* Calls node->free after the last flush of this turn. */
 void worker_free_later(struct worker *worker, struct free_node *node);
 
-/* ---- messages --------------------------------------------------------------------------------------------------- */
+/* ---- messages -------------------------------------------------------------------------------------------------- */
 
 /* Where a message goes: a slot of a worker, and the generation that the slot had when the address was made. A message
  * to a slot that has been reused or emptied since is dropped: late messages to dead objects are no error. */
@@ -128,8 +128,7 @@ struct task {
  * worker ends before it ran. Any thread. */
 void worker_run(struct worker *worker, struct task *task);
 
-/* ---- timers -------------------------------------------------------------------------------------------------------
- */
+/* ---- timers ---------------------------------------------------------------------------------------------------- */
 
 /*
  * A deadline that is cheap to move: arming is a store, one libuv timer a worker walks a wheel. Resolution is 50 ms: a

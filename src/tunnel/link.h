@@ -59,7 +59,7 @@ int link_start(struct link *link, const struct link_terms *terms);
 /* Where exchanges for this tunnel are opened (server). Set after link_start. */
 struct address link_address(const struct link *link);
 
-/* ---- the stream's events ---- */
+/* ---- the stream's events --------------------------------------------------------------------------------------- */
 
 void link_data(struct link *link, struct slice bytes);
 void link_writable(struct link *link);
@@ -68,7 +68,7 @@ void link_stream_ended(struct link *link, const char *text);
 /* A PING of ours was answered. */
 void link_pong(struct link *link, uint64_t opaque);
 
-/* ---- for the owner ---- */
+/* ---- for the owner --------------------------------------------------------------------------------------------- */
 
 /* Sends a message with request id 0. 0, KV_EINVAL, KV_ELIMIT or KV_ENOMEM. */
 int link_send(struct link *link, const struct wire_message *message);

@@ -14,7 +14,7 @@
 
 #define SIZE(array) (sizeof(array) / sizeof((array)[0]))
 
-/* ---- reading ---- */
+/* ---- reading --------------------------------------------------------------------------------------------------- */
 
 static const size_t message_sizes[] = {0, 1, 5, 0, 0, 40, 2};
 #define STREAM_MAX 128
@@ -178,7 +178,7 @@ static void test_prefix(void **state)
     }
 }
 
-/* ---- status ---- */
+/* ---- status ---------------------------------------------------------------------------------------------------- */
 
 static void test_status_names(void **state)
 {

@@ -238,7 +238,7 @@ static void assert_messages_equal(const struct wire_message *a, const struct wir
     }
 }
 
-/* ---- published bytes ---- */
+/* ---- published bytes ------------------------------------------------------------------------------------------- */
 
 static void test_encode_vectors(void **state)
 {
@@ -331,7 +331,7 @@ static void test_every_truncation(void **state)
     wire_arena_free(&arena);
 }
 
-/* ---- what protobuf allows ---- */
+/* ---- what protobuf allows -------------------------------------------------------------------------------------- */
 
 static void test_protobuf_freedom(void **state)
 {
@@ -508,7 +508,7 @@ static void test_error_text(void **state)
     wire_arena_free(&arena);
 }
 
-/* ---- data ---- */
+/* ---- data ------------------------------------------------------------------------------------------------------ */
 
 /* The framing made by hand equals protobuf-c's, and is read back in place, at every length of its varints. */
 static void test_data_prefix(void **state)
@@ -557,7 +557,7 @@ static void test_data_prefix(void **state)
     test_free(body);
 }
 
-/* ---- the arena ---- */
+/* ---- the arena ------------------------------------------------------------------------------------------------- */
 
 /* Messages that need much more memory than bytes are stopped; large honest ones are not, and their memory goes back. */
 static void test_arena_is_bounded(void **state)
@@ -620,7 +620,7 @@ static void test_arena_settles(void **state)
     wire_arena_free(&arena);
 }
 
-/* ---- reasons ---- */
+/* ---- reasons --------------------------------------------------------------------------------------------------- */
 
 static void test_reasons(void **state)
 {
