@@ -28,7 +28,8 @@ def home(tmp_path):
 
 def tunnel_command(home, *argv, env=None, stdin=b""):
     environment = base_environment(home)
-    environment["KAVILO_ENDPOINT"] = "http://127.0.0.1:1"  # never a server that happens to run here
+    if argv[:1] == ("tunnel",):
+        environment["KAVILO_ENDPOINT"] = "http://127.0.0.1:1"  # never a server that happens to run here
     environment.update(env or {})
     return run([TUNNEL, *argv], environment, stdin, cwd=home)
 
@@ -201,7 +202,8 @@ def test_bad_config_file(home, text, word):
     config(home).parent.mkdir(mode=0o700)
     config(home).write_text(text)
     config(home).chmod(0o600)
-    done = tunnel_command(home, "tunnel", "--url", "3000", env={"KAVILO_TOKEN": TOKEN})
+    empty = {"KAVILO_ENDPOINT": "", "KAVILO_CA_CERT": ""}  # as if they were not there
+    done = tunnel_command(home, "tunnel", "--url", "3000", env={"KAVILO_TOKEN": TOKEN, **empty})
     assert done.returncode == 2, done
     assert word in done.stderr and "config.yml" in done.stderr
     assert done.stdout == ""

@@ -400,7 +400,7 @@ def test_drain_opens_a_second_session(scripted, session, origin):
     origin.release.set()
     head, body, _ = session.answer(waiting)
     assert body == b"released"
-    session.link.wait_over()
+    session.end(14, "restarting")
     head, _, _ = second.answer(second.request("GET", "/newer"))
     assert head["status"] == 200
 

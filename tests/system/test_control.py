@@ -151,11 +151,18 @@ def test_a_real_grpc_client_reads_the_end_of_a_session(shared_server, shared_use
 # ---- refusals ----
 
 
-@pytest.mark.parametrize("token", ["", "nonsense", "a" * 52, "a" * 300, "x" * 100_000, "tok\0en", "ünï"])
+@pytest.mark.parametrize("token", ["", "nonsense", "a" * 52, "a" * 300, "x" * 4000, "tok\0en", "ünï"])
 def test_wrong_token(shared_server, token):
     peer = shared_server.peer(token)
     assert peer.refused() == (PERMISSION_DENIED, "invalid token")
     assert_cut(peer.link)
+
+
+def test_hello_of_a_megabyte(shared_server, shared_user):
+    """Nobody's Hello is that large: refused, not collected."""
+    peer = shared_server.peer("x" * 1_000_000)
+    assert peer.refused()[0] in (INVALID_ARGUMENT, PERMISSION_DENIED, 8)
+    assert_serves(shared_server, shared_user)
 
 
 def test_missing_token(shared_server):

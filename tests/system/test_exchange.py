@@ -465,9 +465,9 @@ def test_two_heads(shared_server, peer):
         peer.send(request_id, response_head={"status": 404})
         peer.send(request_id, data={"data": b"x"})
         peer.send(request_id, data={"end_stream": True})
-        response = visitor.response()
-        assert response.status in (200, 502)
         try:
+            response = visitor.response()
+            assert response.status in (200, 502)
             assert b"404" not in response.content
         except Broken:
             pass

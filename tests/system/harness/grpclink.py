@@ -56,6 +56,7 @@ class Link:
         self.stream = None
         self.messages = []
         self.partial = bytearray()
+        self.answered = False  # a server's head has gone out
         self.unread = bytearray()  # not yet a whole frame
         self.preface = not client_side
         self.headers = None
@@ -126,6 +127,7 @@ class Link:
         with self.lock:
             self.closed = self.closed or why
             self.changed.notify_all()
+        self.sock.close()  # whoever reads the far end's FIN answers with his own
 
     def _frames(self, data):
         """What has come as whole frames. Behind a GOAWAY the streams that it lets live go on (RFC 9113, 6.8), which
@@ -166,6 +168,8 @@ class Link:
                 self.unreturned += event.flow_controlled_length
         elif isinstance(event, h2.events.StreamEnded):
             self.ended = True
+            if not self.client_side:
+                self._answer_end()
         elif isinstance(event, h2.events.StreamReset):
             self.reset = event.error_code
         elif isinstance(event, h2.events.ConnectionTerminated):
@@ -174,6 +178,16 @@ class Link:
             self.remote_settings.update({int(k): v.new_value for k, v in event.changed_settings.items()})
         elif isinstance(event, h2.events.PingAckReceived):
             self.pings_acked += 1
+
+    def _answer_end(self):
+        """A server answers the end of a client's direction with its own: a status, as gRPC servers do by themselves."""
+        try:
+            status = [("grpc-status", "0")]
+            if not self.answered:
+                status = [(":status", "200"), ("content-type", "application/grpc")] + status
+            self.h2.send_headers(self.stream, status, end_stream=True)
+        except h2.exceptions.ProtocolError:
+            pass  # it has ended already
 
     def _data(self, data):
         self.partial += data
@@ -244,6 +258,7 @@ class Link:
 
     def send_headers(self, pairs, end_stream=False):
         with self.lock:
+            self.answered = True
             self.h2.send_headers(self.stream, pairs, end_stream=end_stream)
             self._flush()
 

@@ -82,11 +82,11 @@ class ScriptedSession:
         return request_id
 
     def answer(self, request_id):
-        """(head, body, trailers) of a whole answer; Credit frames are skipped."""
+        """(head, body, trailers) of a whole answer; Credit frames, and what confirms the end of others, are skipped."""
         head, body = None, b""
         while True:
             frame = self.receive()
-            if "credit" in frame:
+            if "credit" in frame or ("reset" in frame and frame["request_id"] != request_id):
                 continue
             assert frame.get("request_id") == request_id, frame
             if "response_head" in frame:
