@@ -4,6 +4,7 @@
  * otherwise go on writing into it.
  */
 #include <stdlib.h>
+#include <unistd.h>
 #include <utlist.h>
 
 #include "base/error.h"
@@ -174,6 +175,8 @@ void control_accept(struct control *control, int fd)
 {
     struct worker *worker = worker_current();
     struct control_conn *cc = calloc(1, sizeof(*cc));
+    if (!cc)
+        close(fd);
     if (!cc || conn_accept(worker, fd, control->settings.tls, &raw_events, cc, &cc->conn) != KV_OK) {
         free(cc);
         return;

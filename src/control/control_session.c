@@ -222,7 +222,9 @@ static void make_public_url(const struct control_session *s, char *out, size_t s
         snprintf(out, size, "%s://%s.%s/", settings->public_scheme, s->entry.subdomain, settings->base_host);
 }
 
-static void send_welcome(struct control_session *s)
+/* Puts Welcome at the front of the stream's output, where it waits for the response's head: visitors may find the
+ * tunnel a moment before we hear that all workers know it, and their requests come behind Welcome. */
+static void put_welcome(struct control_session *s)
 {
     char url[LIMIT_HOST_BYTES + 32];
     make_public_url(s, url, sizeof(url));
@@ -236,13 +238,20 @@ static void send_welcome(struct control_session *s)
         m.welcome.session_id = slice_of(s->entry.session);
         m.welcome.server_name = slice_of(s->control->settings.base_host);
     }
+    link_send(s->link, &m);
+}
+
+/* The response's head, and Welcome with it. */
+static void open_stream(struct control_session *s)
+{
+    char url[LIMIT_HOST_BYTES + 32];
     struct field fields[1];
     struct head head;
+    make_public_url(s, url, sizeof(url));
     head_borrow(&head, fields, 1);
     head.status = 200;
     head_add(&head, SLICE("content-type"), SLICE("application/grpc"));
     h2_respond(s->stream, &head, false);
-    link_send(s->link, &m);
     atomic_fetch_add_explicit(&s->control->welcomed, 1, memory_order_relaxed);
     log_info("tunnel up", log_str("session", s->entry.session), log_str("url", url), log_str("user", s->entry.email),
              log_str("peer", s->entry.peer), log_str("version", s->entry.client_version));
@@ -266,7 +275,7 @@ static void on_published(void *arg)
         return;
     }
     s->state = SESSION_OPEN;
-    send_welcome(s);
+    open_stream(s);
     if (control_local(s->control)->draining)
         drain(s);
 }
@@ -313,6 +322,7 @@ static void claim(struct control_session *s)
     } else if (verdict == REGISTRY_CLAIMED) {
         s->claimed = true;
         s->waits_for_publication = true;
+        put_welcome(s);
     } else if (s->named) {
         refuse_taken(s);
     } else if (++s->tries < RANDOM_NAME_TRIES) {

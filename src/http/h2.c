@@ -20,6 +20,7 @@
 
 #define DATA_FRAME_BYTES (64 * 1024) /* at most, if the peer's MAX_FRAME_SIZE allows: fewer frames for bulk */
 #define PSEUDO_FIELDS    5
+#define SENT_FIELDS_MAX  (LIMIT_HEAD_FIELDS + 32) /* what others may send, and what forwarding adds */
 
 /* Resets per second and burst that a peer may cause before the session ends (rapid reset, CVE-2023-44487). */
 #define RESET_BURST      1000
@@ -305,9 +306,9 @@ static ssize_t read_body(nghttp2_session *ng, int32_t id, uint8_t *buffer, size_
     if (n == stream->out.bytes && stream->end_wanted) {
         *flags |= NGHTTP2_DATA_FLAG_EOF;
         if (stream->trailers) {
-            nghttp2_nv fields[LIMIT_HEAD_FIELDS];
+            nghttp2_nv fields[SENT_FIELDS_MAX];
             size_t count = 0;
-            for (size_t i = 0; i < stream->trailers->count && count < LIMIT_HEAD_FIELDS; i++) {
+            for (size_t i = 0; i < stream->trailers->count; i++) {
                 const struct field *f = &stream->trailers->fields[i];
                 fields[count++] = (nghttp2_nv){(uint8_t *)(uintptr_t)f->name.data, (uint8_t *)(uintptr_t)f->value.data,
                                                f->name.len, f->value.len, NGHTTP2_NV_FLAG_NONE};
@@ -386,15 +387,15 @@ static void put(nghttp2_nv *fields, size_t *count, struct slice name, struct sli
 
 static void put_fields(nghttp2_nv *fields, size_t *count, const struct head *head)
 {
-    for (size_t i = 0; i < head->count && i < LIMIT_HEAD_FIELDS; i++)
+    for (size_t i = 0; i < head->count; i++)
         put(fields, count, head->fields[i].name, head->fields[i].value);
 }
 
 struct h2_stream *h2_request(struct h2_session *s, const struct head *head, bool end, void *user)
 {
-    nghttp2_nv fields[LIMIT_HEAD_FIELDS + PSEUDO_FIELDS];
+    nghttp2_nv fields[SENT_FIELDS_MAX + PSEUDO_FIELDS];
     size_t count = 0;
-    struct h2_stream *stream = stream_new(s);
+    struct h2_stream *stream = head->count <= SENT_FIELDS_MAX ? stream_new(s) : NULL;
     if (!stream)
         return NULL;
     stream->user = user;
@@ -418,8 +419,10 @@ struct h2_stream *h2_request(struct h2_session *s, const struct head *head, bool
 int h2_respond(struct h2_stream *stream, const struct head *head, bool end)
 {
     struct h2_session *s = stream->session;
-    nghttp2_nv fields[LIMIT_HEAD_FIELDS + 1];
+    nghttp2_nv fields[SENT_FIELDS_MAX + 1];
     size_t count = 0;
+    if (head->count > SENT_FIELDS_MAX)
+        return KV_ELIMIT;
     char status[4] = {(char)('0' + head->status / 100 % 10), (char)('0' + head->status / 10 % 10),
                       (char)('0' + head->status % 10), 0};
     put(fields, &count, SLICE(":status"), (struct slice){status, 3});
@@ -452,7 +455,9 @@ void h2_resume(struct h2_stream *stream)
 
 int h2_end(struct h2_stream *stream, const struct head *trailers)
 {
-    if (trailers) {
+    if (trailers && trailers->count > SENT_FIELDS_MAX)
+        return KV_ELIMIT;
+    if (trailers && trailers->count > 0) {
         stream->trailers = head_copy(trailers, 0, 0);
         if (!stream->trailers)
             return KV_ENOMEM;

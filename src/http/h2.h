@@ -79,12 +79,12 @@ bool h2_finished(struct h2_session *session);
 /* Opens a stream (client). end: no body follows. The head's authority, scheme, target, method and, for an extended
  * CONNECT, protocol become pseudo fields. NULL when the session cannot open streams any more. */
 struct h2_stream *h2_request(struct h2_session *session, const struct head *head, bool end, void *user);
-/* Sends a response head (server); interim for 1xx. 0 or KV_ENOMEM. */
+/* Sends a response head (server); interim for 1xx. 0, KV_ENOMEM, or KV_ELIMIT for one with too many fields. */
 int h2_respond(struct h2_stream *stream, const struct head *head, bool end);
 /* The stream's output chain: push chunks, then call h2_resume. */
 struct chain *h2_stream_output(struct h2_stream *stream);
 void h2_resume(struct h2_stream *stream);
-/* Ends our direction after the output chain, with trailers (copied) or without (NULL). 0 or KV_ENOMEM. */
+/* Ends our direction after the output chain, with trailers (copied) or without (NULL). 0, KV_ENOMEM or KV_ELIMIT. */
 int h2_end(struct h2_stream *stream, const struct head *trailers);
 /* RST_STREAM; `closed` follows when the frame is written. */
 void h2_reset(struct h2_stream *stream, uint32_t error_code);

@@ -97,7 +97,7 @@ static void on_fill(void *owner)
         return;
     }
     int error = pull(hc, LIMIT_OUTPUT_BYTES);
-    if (!hc->conn)
+    if (!hc->conn || hc->closing) /* an event ended us; the next flush closes */
         return;
     if (error)
         fail(hc, error, "the HTTP/2 session failed");
@@ -123,7 +123,7 @@ static void on_data(void *owner, struct slice bytes)
     if (!hc->conn || hc->closing || !error)
         return;
     pull(hc, SIZE_MAX); /* the GOAWAY that says why */
-    if (hc->conn)
+    if (hc->conn && !hc->closing)
         fail(hc, error, "the peer broke HTTP/2");
 }
 
