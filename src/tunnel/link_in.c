@@ -160,8 +160,8 @@ static void on_cancel(struct link_exchange *ex)
 void link_receive(struct link *link, const struct wire_message *m, struct chunk *whole)
 {
     if (m->kind == WIRE_REQUEST_HEAD) {
+        on_request_head(link, m); /* borrows from the chunk */
         chunk_free(whole);
-        on_request_head(link, m);
         return;
     }
     struct link_exchange *ex = link_find(link, m->request_id);
