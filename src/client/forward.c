@@ -1,3 +1,8 @@
+/*
+ * The forwarder is a mailbox and a pool: OPEN messages of every session arrive here and become relays, which have all
+ * that is particular to one exchange. What it adds is what concerns them together: refusing new ones when the client
+ * stops, and one line in the log, not hundreds, when the local service is down.
+ */
 #include "client/forward.h"
 
 #include <stdlib.h>

@@ -1,3 +1,7 @@
+/*
+ * Rules over heads, in the order in which a request meets them: is there a body, what must not reach the service, may
+ * the request be repeated, how long will the service keep the connection.
+ */
 #include "client/origin_head.h"
 
 #include "base/error.h"

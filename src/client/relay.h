@@ -35,7 +35,7 @@ struct relay_context {
 };
 
 /* Takes an OPEN, or refuses it. */
-void relay_start(struct relay_context *context, struct message *open);
+void relay_start(struct relay_context *context, struct message *message);
 
 /* The path of a request without its query, which may hold secrets: for the log. */
 struct slice relay_path(const struct head *request);

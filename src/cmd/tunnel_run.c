@@ -190,16 +190,16 @@ static int make_endpoint_tls(const struct settings *settings, struct tls_context
 
 /* ---- the command ----------------------------------------------------------------------------------------------- */
 
-int tunnel_run(void *arg)
+int tunnel_run(void *settings)
 {
-    const struct tunnel_run *run = arg;
-    struct settings settings;
+    const struct tunnel_run *run = settings;
+    struct settings resolved;
     struct tls_context *endpoint_tls = NULL, *origin_tls = NULL;
     log_configure(run->has_log_level ? run->log_level : LOG_LEVEL_INFO, run->log_format);
-    int status = resolve_settings(run, &settings);
+    int status = resolve_settings(run, &resolved);
     if (status != CLI_EXIT_OK)
         return status;
-    status = make_endpoint_tls(&settings, &endpoint_tls);
+    status = make_endpoint_tls(&resolved, &endpoint_tls);
     if (status != CLI_EXIT_OK)
         goto free_settings;
     status = make_origin_tls(run, &origin_tls);
@@ -210,9 +210,9 @@ int tunnel_run(void *arg)
     struct process process = {
         .options =
             {
-                .endpoint = settings.endpoint,
+                .endpoint = resolved.endpoint,
                 .tls = endpoint_tls,
-                .token = settings.token,
+                .token = resolved.token,
                 .name = run->name,
                 .takeover = run->takeover,
                 .forward =
@@ -233,6 +233,6 @@ int tunnel_run(void *arg)
 free_endpoint_tls:
     tls_context_free(endpoint_tls);
 free_settings:
-    settings_free(&settings);
+    settings_free(&resolved);
     return status;
 }
