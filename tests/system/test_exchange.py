@@ -393,7 +393,11 @@ def test_answer_heads_that_cannot_be(shared_server, shared_user, head):
         request_id, _ = peer.request()
         peer.send(request_id, response_head=head)
         peer.send(request_id, data={"end_stream": True})
-        response = visitor.response()
+        try:
+            response = visitor.response()
+        except Broken:
+            assert "content-length" in str(head), "cut off without a word"
+            return
         assert response.status == 502, response
         assert "x-injected" not in response.fields and "x-a" not in response.fields
         assert response.fields.one("kavilo-error") in ("origin_bad_response", "protocol", "client_gone")

@@ -322,12 +322,13 @@ class Link:
 
     def close(self, abrupt=False):
         """abrupt: a TCP reset, as a killed machine's kernel would not even send; otherwise an orderly FIN."""
-        if abrupt:
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
         try:
-            self.sock.shutdown(socket.SHUT_RDWR)
+            if abrupt:
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+            else:
+                self.sock.shutdown(socket.SHUT_RDWR)
         except OSError:
-            pass
+            pass  # closed already
         self.sock.close()
         with self.lock:
             self.closed = self.closed or "closed here"

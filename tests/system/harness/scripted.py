@@ -3,6 +3,8 @@
 import queue
 import time
 
+import h2.exceptions
+
 from . import protobuf
 from .grpclink import LinkListener
 from .settings import STEP
@@ -34,8 +36,11 @@ class ScriptedSession:
         )
 
     def end(self, status=0, message=""):
-        """Trailers behind a session."""
-        self.link.send_headers([("grpc-status", str(status)), ("grpc-message", message)], end_stream=True)
+        """Trailers behind a session, unless the client has ended it already."""
+        try:
+            self.link.send_headers([("grpc-status", str(status)), ("grpc-message", message)], end_stream=True)
+        except h2.exceptions.ProtocolError:
+            pass
 
     def send(self, request_id=0, **frame):
         whole = {"request_id": request_id, **frame} if request_id else frame
