@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "cmd/tunneld_serve.h"
 #include "http/syntax.h"
+#include "io/listener.h"
 
 #define WORKERS_MAX 64
 
@@ -16,12 +17,33 @@ static int set_database(void *into, const char *value, char *error)
     return admin_set_database(&s->store, value, error);
 }
 
+/* A host name whose labels are DNS labels (RFC 1035, 2.3.1, with the digits of RFC 1123), and no address: names go in
+ * front of it. */
+static bool is_base_host(struct slice host)
+{
+    char copy[LIMIT_HOST_BYTES + 1];
+    size_t label = 0;
+    struct sockaddr_storage address;
+    if (!http_is_authority(host) || http_host_of(host, copy) == 0)
+        return false;
+    for (size_t i = 0; i <= host.len; i++) {
+        char c = i < host.len ? host.data[i] : '.';
+        bool hyphen_at_end = c == '-' && (label == 0 || i + 1 == host.len || host.data[i + 1] == '.');
+        if (c == '_' || c == ':' || c == '[' || hyphen_at_end || label > LIMIT_LABEL_BYTES)
+            return false;
+        label = c == '.' ? 0 : label + 1;
+    }
+    char with_port[LIMIT_HOST_BYTES + 8];
+    int len = snprintf(with_port, sizeof(with_port), "%s:1", copy);
+    return sockaddr_parse((struct slice){with_port, (size_t)len}, &address) != KV_OK ||
+           slice_equals(slice_of(copy), SLICE("localhost"));
+}
+
 static int set_base_host(void *into, const char *value, char *error)
 {
     struct serve_settings *s = into;
     struct slice host = slice_of(value);
-    if (host.len > LIMIT_HOST_BYTES - LIMIT_LABEL_BYTES - 1 || memchr(value, ':', host.len) ||
-        memchr(value, '_', host.len) || !http_is_authority(host)) {
+    if (host.len > LIMIT_HOST_BYTES - LIMIT_LABEL_BYTES - 1 || !is_base_host(host)) {
         snprintf(error, CLI_ERROR_LEN, "it has to be a host name such as tnl.example.com, without a port");
         return KV_EINVAL;
     }

@@ -53,7 +53,7 @@ static void on_finished(void *arg)
 {
     struct control_conn *cc = arg;
     cc->session = NULL;
-    h2_conn_close(cc->h2, H2_NO_ERROR);
+    h2_conn_part(cc->h2);
     dispose(cc);
 }
 

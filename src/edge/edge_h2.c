@@ -77,6 +77,8 @@ static void free_stream(struct free_node *node)
 }
 
 static void close_h2(struct edge_h2 *h2);
+static bool leave_streams(struct edge_h2 *h2);
+static void dispose(struct edge_h2 *h2);
 
 static void rest_if_idle(struct edge_h2 *h2)
 {
@@ -342,7 +344,10 @@ static void on_guest_finished(void *arg)
 {
     struct edge_h2 *h2 = arg;
     h2->guest = NULL;
-    close_h2(h2);
+    if (!leave_streams(h2))
+        return;
+    h2_conn_part(h2->conn);
+    dispose(h2);
 }
 
 static void *begin_guest(struct edge_h2 *h2, struct h2_stream *stream, const struct head *head)
@@ -563,13 +568,21 @@ static const struct h2_conn_events h2_events = {
     .ended = on_ended,
 };
 
-/* Visitors' streams may still be there when a guest's end closes the connection: each has to leave its exchange. */
-static void close_h2(struct edge_h2 *h2)
+/* Visitors' streams may still be there when a guest's end closes the connection: each has to leave its exchange. False
+ * if that has been done. */
+static bool leave_streams(struct edge_h2 *h2)
 {
     if (h2->closed)
-        return;
+        return false;
     h2->closed = true;
     h2_close_streams(h2_conn_session(h2->conn), H2_CANCEL);
+    return true;
+}
+
+static void close_h2(struct edge_h2 *h2)
+{
+    if (!leave_streams(h2))
+        return;
     h2_conn_close(h2->conn, H2_NO_ERROR);
     dispose(h2);
 }

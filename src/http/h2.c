@@ -350,6 +350,19 @@ static ssize_t choose_frame_size(nghttp2_session *ng, uint8_t type, int32_t id, 
     return n;
 }
 
+/* Our direction of a stream has ended. If the peer's has not, and nobody waits for the rest of it, the peer is told
+ * that it can stop, and that nothing went wrong (RFC 9113, 8.1). */
+static int on_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
+{
+    (void)arg;
+    bool ends = (frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA) &&
+                (frame->hd.flags & NGHTTP2_FLAG_END_STREAM);
+    struct h2_stream *stream = ends ? nghttp2_session_get_stream_user_data(ng, frame->hd.stream_id) : NULL;
+    if (stream && !stream->user && nghttp2_session_get_stream_remote_close(ng, frame->hd.stream_id) == 0)
+        nghttp2_submit_rst_stream(ng, NGHTTP2_FLAG_NONE, frame->hd.stream_id, NGHTTP2_NO_ERROR);
+    return 0;
+}
+
 int h2_output(struct h2_session *s, struct chain *out, size_t limit)
 {
     s->out = out;
@@ -543,6 +556,7 @@ static int make_session(struct h2_session *s, bool server)
     nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data);
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close);
+    nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, on_frame_sent);
     nghttp2_session_callbacks_set_send_data_callback(callbacks, send_body);
     nghttp2_session_callbacks_set_data_source_read_length_callback(callbacks, choose_frame_size);
     nghttp2_option_set_no_auto_window_update(option, 1);

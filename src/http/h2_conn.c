@@ -22,6 +22,7 @@ struct h2_conn {
     void *owner;
     struct free_node free;
     bool paused;
+    bool parting; /* with `closing`: the peer closes first */
     bool closing; /* muted; the next fill puts the rest out and closes */
 };
 
@@ -85,8 +86,12 @@ static void finish_closing(struct h2_conn *hc)
 {
     struct conn *conn = hc->conn;
     pull(hc, SIZE_MAX); /* bounded by the peer's windows */
+    bool parting = hc->parting;
     dispose(hc);
-    conn_close(conn);
+    if (parting)
+        conn_part(conn);
+    else
+        conn_close(conn);
 }
 
 static void on_fill(void *owner)
@@ -207,6 +212,14 @@ void h2_conn_close(struct h2_conn *hc, uint32_t error_code)
     h2_mute(hc->session);
     hc->closing = true;
     conn_flush_later(hc->conn);
+}
+
+void h2_conn_part(struct h2_conn *hc)
+{
+    if (!hc)
+        return;
+    hc->parting = true;
+    h2_conn_close(hc, H2_NO_ERROR);
 }
 
 void h2_conn_abort(struct h2_conn *hc)

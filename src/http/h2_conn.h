@@ -29,6 +29,9 @@ struct conn *h2_conn_conn(struct h2_conn *hc);
 
 /* Sends what is queued, GOAWAY with error_code last, and closes; no event comes after. NULL is legal. */
 void h2_conn_close(struct h2_conn *hc, uint32_t error_code);
+/* The same with NO_ERROR, but the peer is left to close first (conn_part): gRPC libraries take the end of the
+ * connection for the end of a call whose status they have just read. NULL is legal. */
+void h2_conn_part(struct h2_conn *hc);
 /* Closes at once, without a word; no event comes after. NULL is legal. */
 void h2_conn_abort(struct h2_conn *hc);
 

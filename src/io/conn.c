@@ -112,20 +112,36 @@ static void stop_lingering(struct conn *c)
     dispose(c);
 }
 
-void conn_close(struct conn *conn)
+/* Takes the connection from its owner; false if that was its end already. */
+static bool linger(struct conn *conn)
 {
     if (conn->state == CONN_CLOSED)
-        return;
+        return false;
     if (conn->state != CONN_OPEN || (conn->shutdown_sent && conn->read_ended)) {
         dispose(conn);
-        return;
+        return false;
     }
     conn->events = NULL;
     conn->state = CONN_LINGERING;
     conn->linger_left = LIMIT_LINGER_BYTES;
     conn_resume(conn);
-    conn_shutdown(conn);
     deadline_arm(conn->worker, &conn->deadline, LIMIT_LINGER_MS);
+    return true;
+}
+
+void conn_close(struct conn *conn)
+{
+    if (linger(conn))
+        conn_shutdown(conn);
+}
+
+void conn_part(struct conn *conn)
+{
+    if (!linger(conn))
+        return;
+    if (conn->read_ended)
+        conn_shutdown(conn);
+    conn_flush_later(conn);
 }
 
 static void on_expired(struct deadline *deadline)

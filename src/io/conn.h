@@ -91,6 +91,9 @@ void conn_shutdown(struct conn *conn);
 /* Sends what is queued, ends our direction, reads and drops for a moment (LIMIT_LINGER_*) so that the peer gets the
  * answer rather than a reset, then closes. The owner hears nothing more: forget the pointer. */
 void conn_close(struct conn *conn);
+/* The same, but our direction stays open until the peer has ended its own, LIMIT_LINGER_MS at most: for a peer that
+ * takes the connection's end for a failure although what came before it said otherwise. */
+void conn_part(struct conn *conn);
 /* Closes at once and drops what is queued; with `reset` the peer sees RST, which no one can take for an orderly end.
  * The owner hears nothing more. NULL is legal. */
 void conn_abort(struct conn *conn, bool reset);
