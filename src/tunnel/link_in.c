@@ -67,6 +67,16 @@ static void on_request_head(struct link *link, const struct wire_message *m)
 
 /* ---- answers (server) ------------------------------------------------------------------------------------------ */
 
+/* Two opinions about where an answer ends (RFC 9112, 6.3): forwarding would keep the first. */
+static bool lengths_differ(const struct head *head)
+{
+    const struct field *first = head_find(head, SLICE("content-length"));
+    for (size_t i = 0; first && i < head->count; i++)
+        if (field_is(&head->fields[i], first->name) && !slice_equals(head->fields[i].value, first->value))
+            return true;
+    return false;
+}
+
 static void on_response_head(struct link_exchange *ex, const struct wire_message *m)
 {
     bool interim = m->head.head.status < 200 && m->head.head.status != 101;
@@ -74,6 +84,10 @@ static void on_response_head(struct link_exchange *ex, const struct wire_message
         return;
     if (interim && ++ex->interims > INTERIM_HEADS_MAX) {
         fail(ex, REASON_ORIGIN_BAD_RESPONSE, "too many interim answers");
+        return;
+    }
+    if (lengths_differ(&m->head.head)) {
+        fail(ex, REASON_ORIGIN_BAD_RESPONSE, "two lengths in one answer");
         return;
     }
     struct head *head = forward_response(&m->head.head);
