@@ -136,6 +136,8 @@ void link_fill(struct link *link);
 
 /* ---- link_legacy.c --------------------------------------------------------------------------------------------- */
 
+/* Makes a request's head one whose body such a client passes on. 0 or KV_ENOMEM. */
+int link_legacy_adapt(struct exchange_open *open);
 /* Room for the request's body to start with. */
 size_t link_legacy_open(struct link_exchange *ex, const struct head *head);
 void link_legacy_init(struct link_exchange *ex);

@@ -16,6 +16,7 @@
  * that takes an upload slowly; but one that takes something at all in that time is waited for, because it is the user's
  * own and a broken upload helps nobody.
  */
+#include "base/error.h"
 #include "base/limits.h"
 #include "http/h2.h"
 #include "tunnel/link_impl.h"
@@ -56,6 +57,22 @@ static void set_target(struct link_exchange *ex, size_t wanted)
         wanted = LIMIT_LEGACY_CHUNK_MIN;
     ex->target = wanted;
     link->coalesce_bytes += wanted;
+}
+
+/* An old client drops the body of a GET or HEAD unless the head says chunked, and then its length says nothing. */
+int link_legacy_adapt(struct exchange_open *open)
+{
+    bool bodiless = slice_equals(open->head->method, SLICE("GET")) || slice_equals(open->head->method, SLICE("HEAD"));
+    if (open->end || !bodiless || open->head->protocol.len > 0 || !head_find(open->head, SLICE("content-length")))
+        return KV_OK;
+    struct head *chunked = head_copy(open->head, 1, sizeof("transfer-encoding: chunked"));
+    if (!chunked)
+        return KV_ENOMEM;
+    head_remove(chunked, SLICE("content-length"));
+    head_add(chunked, SLICE("transfer-encoding"), SLICE("chunked"));
+    head_free(open->head);
+    open->head = chunked;
+    return KV_OK;
 }
 
 size_t link_legacy_open(struct link_exchange *ex, const struct head *head)

@@ -78,7 +78,9 @@ void link_open(struct link *link, struct message *message)
     }
     exchange_id(open->id, link->session, ex->id);
     ex->upgraded = open->head->protocol.len > 0;
-    int error = send_request_head(link, ex->id, open);
+    int error = link_has(link, FEATURE_CREDIT) ? KV_OK : link_legacy_adapt(open);
+    if (!error)
+        error = send_request_head(link, ex->id, open);
     if (error) {
         ex->in_ended = ex->out_ended = true;
         link_exchange_remove(ex);
