@@ -386,18 +386,14 @@ def header(name, value):
     ids=lambda h: str(h).replace(" ", "")[:60],
 )
 def test_answer_heads_that_cannot_be(shared_server, shared_user, head):
-    """Nothing of it reaches the visitor as it is: 502, or the connection ends; never an injected field."""
+    """Nothing of it reaches the visitor: 502, and never an injected field."""
     peer = shared_server.peer(shared_user.token, features=protobuf.ALL_FEATURES, initial_credit=WINDOW).connected()
     with shared_server.visitor(peer.host) as visitor:
         visitor.request()
         request_id, _ = peer.request()
         peer.send(request_id, response_head=head)
         peer.send(request_id, data={"end_stream": True})
-        try:
-            response = visitor.response()
-        except Broken:
-            assert "content-length" in str(head), "cut off without a word"
-            return
+        response = visitor.response()
         assert response.status == 502, response
         assert "x-injected" not in response.fields and "x-a" not in response.fields
         assert response.fields.one("kavilo-error") in ("origin_bad_response", "protocol", "client_gone")

@@ -60,6 +60,7 @@ def test_versions(tls_server, tls_tunnel, pair, version):
         assert visitor.request().response().status == 200
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
 def test_old_versions_are_refused(tls_server, pair):
     context = pair.client()
     context.set_ciphers("ALL:@SECLEVEL=0")
