@@ -36,33 +36,12 @@ static struct link_exchange *admit(struct link *link, enum close_reason *why)
     return ex;
 }
 
-/* An old client drops the body of a GET or HEAD unless its head says chunked, whatever length it has; its local service
- * would wait for it. */
-static bool is_dropped_by_old(const struct link *link, const struct exchange_open *open)
-{
-    const struct head *head = open->head;
-    return !link_has(link, FEATURE_CREDIT) && !open->end && head->protocol.len == 0 &&
-           !head_find(head, SLICE("transfer-encoding")) &&
-           (slice_equals(head->method, SLICE("GET")) || slice_equals(head->method, SLICE("HEAD")));
-}
-
 static int send_request_head(struct link *link, uint64_t id, const struct exchange_open *open)
 {
     struct wire_message m = {.kind = WIRE_REQUEST_HEAD, .request_id = id};
-    struct head *told = NULL;
-    if (is_dropped_by_old(link, open)) {
-        const struct slice name = SLICE("transfer-encoding"), value = SLICE("chunked");
-        told = head_copy(open->head, 1, name.len + value.len);
-        if (!told || head_add(told, name, value) != KV_OK) {
-            head_free(told);
-            return KV_ENOMEM;
-        }
-    }
-    m.head.head = told ? *told : *open->head;
+    m.head.head = *open->head;
     m.head.remote_addr = slice_of(open->remote);
-    int error = link_put(link, &m);
-    head_free(told);
-    return error;
+    return link_put(link, &m);
 }
 
 void link_open(struct link *link, struct message *message)
