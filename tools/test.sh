@@ -38,8 +38,9 @@ unit_tests() { # unit_tests BUILD [CTEST...]
     ctest --test-dir "$1" --output-on-failure --no-tests=error -j "$(nproc)" "${@:2}"
 }
 
+# Twice as many at once as there are cores, because system tests wait more than they work.
 system_tests() { # system_tests BUILD [PYTEST...]
-    KAVILO_BIN=$1 /usr/bin/python3 -m pytest -q -ra -n "$(nproc)" --durations=5 -p no:cacheprovider tests/system "${@:2}"
+    KAVILO_BIN=$1 /usr/bin/python3 -m pytest -q -ra -n "$((2 * $(nproc)))" --durations=5 -p no:cacheprovider tests/system "${@:2}"
 }
 
 # ThreadSanitizer wants its own places in memory, which the kernel's randomisation may have given away.

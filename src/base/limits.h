@@ -28,6 +28,11 @@
 #define LIMIT_DATA_FRAME_BYTES     (16 * 1024)   /* one DataChunk, so that exchanges interleave finely */
 #define LIMIT_BUDGET_BYTES         (1024UL * 1024 * 1024) /* credit granted in the whole process; above: 503 */
 
+/* TCP keepalive of every connection, in seconds: a dead peer of a silent one is known after 30 + 3 * 10 */
+#define LIMIT_KEEPALIVE_IDLE_S     30
+#define LIMIT_KEEPALIVE_STEP_S     10
+#define LIMIT_KEEPALIVE_PROBES     3
+
 /* The tunnel's link */
 #define LIMIT_MESSAGE_BYTES        (4 * 1024 * 1024) /* one gRPC message; deployed clients refuse more */
 #define LIMIT_GREETING_BYTES       (16 * 1024)       /* one message before the peer is known: a stranger's memory */

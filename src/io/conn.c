@@ -10,7 +10,6 @@
 
 #include <errno.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -18,6 +17,7 @@
 #include "base/limits.h"
 #include "io/conn_impl.h"
 #include "io/dial.h"
+#include "io/socket.h"
 #include "io/worker.h"
 
 #define WRITE_SLICES 64 /* iovecs of one write; a 64 KiB turn of 1 KiB answers fits */
@@ -458,12 +458,6 @@ void conn_become_ready(struct conn *c)
         worker_flush_later(c->worker, &c->flush);
 }
 
-static void set_no_delay(int fd)
-{
-    const int on = 1;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-}
-
 static void remember_peer(struct conn *c, const struct sockaddr *address)
 {
     size_t len = address->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
@@ -482,7 +476,6 @@ int conn_accept(struct worker *worker, int fd, struct tls_context *tls, const st
     }
     getpeername(fd, (struct sockaddr *)&peer, &peer_len);
     remember_peer(c, (struct sockaddr *)&peer);
-    set_no_delay(fd);
     int error = open_handle(c, fd);
     if (error) {
         close(fd);
@@ -517,7 +510,7 @@ static void on_dialled(void *arg, int fd, const struct sockaddr *address, int er
         return;
     }
     remember_peer(c, address);
-    set_no_delay(fd);
+    socket_set_options(fd);
     if (open_handle(c, fd) != KV_OK) {
         close(fd);
         conn_fail(c, KV_EIO, "the socket could not be opened");

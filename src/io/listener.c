@@ -24,6 +24,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "io/socket.h"
 #include "io/worker.h"
 
 #define BACKLOG         4096  /* the kernel cuts it to net.core.somaxconn, which is 4096 too since Linux 5.4 */
@@ -171,6 +172,7 @@ static int bind_one(const struct sockaddr_storage *address, bool shared)
         close_quietly(fd);
         return -1;
     }
+    socket_set_options(fd);
     return fd;
 }
 
