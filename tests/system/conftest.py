@@ -1,5 +1,6 @@
 """Fixtures: README.md says which there are. Everything a test starts ends with it, and is looked at when it ends."""
 
+import os
 import shutil
 import signal
 import sys
@@ -18,13 +19,24 @@ from harness.tunnel import Client, Server  # noqa: E402  pylint: disable=wrong-i
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "peers: needs only the test's own peers, not the programs")
-    config.addinivalue_line("markers", "first: takes long by the clock, so it is started early")
+    config.addinivalue_line("markers", "first: takes long by the clock, so it does not come last")
     config.addinivalue_line("markers", "patience(seconds): an alarm later than usual")
 
 
+def pytest_xdist_auto_num_workers():
+    """`-n auto`: more than there are cores, because most tests wait for something most of the time."""
+    return 2 * (os.cpu_count() or 1)
+
+
 def pytest_collection_modifyitems(items):
-    """Long ones first: the last seconds of a parallel run are then short ones."""
-    items.sort(key=lambda item: 0 if item.get_closest_marker("first") else 1)
+    """Tests that take long by the clock are spread over the first three quarters: pytest-xdist hands out runs of
+    neighbours, so next to each other they would all be one worker's, and at the end they would be waited for alone."""
+    long = [item for item in items if item.get_closest_marker("first")]
+    short = [item for item in items if not item.get_closest_marker("first")]
+    step = max(1, len(short) * 3 // 4 // max(1, len(long)))
+    for i, item in enumerate(long):
+        short.insert(i * (step + 1), item)
+    items[:] = short
 
 
 @pytest.hookimpl(hookwrapper=True)
