@@ -9,6 +9,7 @@ What arrives is put in `messages` (whole gRPC messages) and in the attributes `h
 `closed`; `changed` wakes whoever waits for one of them.
 """
 
+import select
 import socket
 import ssl
 import threading
@@ -40,11 +41,46 @@ class LinkClosed(ConnectionError):
     """The stream or its connection is over, so nothing more can be sent or will come."""
 
 
+class TlsStream:
+    """A TLS socket that one thread reads and others write: OpenSSL's object must not be used by two at once."""
+
+    def __init__(self, sock):
+        self.sock = sock
+        self.sock.setblocking(False)
+        self.lock = threading.Lock()
+
+    def recv(self, size):
+        while True:
+            with self.lock:
+                try:
+                    return self.sock.recv(size)
+                except ssl.SSLWantReadError:
+                    pass
+            select.select([self.sock], [], [])
+
+    def sendall(self, data):
+        view = memoryview(data)
+        while view:
+            with self.lock:
+                try:
+                    view = view[self.sock.send(view) :]
+                    continue
+                except ssl.SSLWantWriteError:
+                    pass
+            select.select([], [self.sock], [])
+
+    def settimeout(self, seconds):
+        """Waits are the reader's own."""
+
+    def __getattr__(self, name):
+        return getattr(self.sock, name)
+
+
 class Link:
     """See the top of the file. `auto_window` False keeps received windows until give_window() is called."""
 
     def __init__(self, sock, client_side, auto_window=True):
-        self.sock = sock
+        self.sock = TlsStream(sock) if isinstance(sock, ssl.SSLSocket) else sock
         self.client_side = client_side
         self.auto_window = auto_window
         self.h2 = h2.connection.H2Connection(
@@ -122,12 +158,12 @@ class Link:
                             self._event(event)
                     self._flush()
                     self.changed.notify_all()
-        except (OSError, ssl.SSLError, h2.exceptions.ProtocolError) as error:
+        except (OSError, ValueError, h2.exceptions.ProtocolError) as error:  # ValueError: select on a closed socket
             why = f"{type(error).__name__}: {error}"
         with self.lock:
             self.closed = self.closed or why
             self.changed.notify_all()
-        self.sock.close()  # whoever reads the far end's FIN answers with his own
+            self.sock.close()  # whoever reads the far end's FIN answers with his own
 
     def _frames(self, data):
         """What has come as whole frames. Behind a GOAWAY the streams that it lets live go on (RFC 9113, 6.8), which
@@ -218,7 +254,7 @@ class Link:
 
     def _flush(self):
         data = self.h2.data_to_send()
-        if data:
+        if data and not self.closed:
             try:
                 self.sock.sendall(data)
             except (OSError, ssl.SSLError) as error:
@@ -325,13 +361,15 @@ class Link:
         try:
             if abrupt:
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
-            else:
-                self.sock.shutdown(socket.SHUT_RDWR)
+            # The kernel keeps the socket for as long as the reader sits in recv: it is woken up first.
+            self.sock.shutdown(socket.SHUT_RD if abrupt else socket.SHUT_RDWR)
         except OSError:
             pass  # closed already
-        self.sock.close()
+        if threading.current_thread() is not self.reader:
+            self.reader.join(1)  # it closes the socket
         with self.lock:
             self.closed = self.closed or "closed here"
+            self.sock.close()
             self.changed.notify_all()
 
 
