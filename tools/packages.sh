@@ -8,9 +8,9 @@ declare -A packages=(
     [format]='clang-format-14'
     [lint]='clang-format-14 clang-tidy-14 shellcheck python3-pyflakes python3-pytest'
     [fuzz]='clang-14 libclang-rt-14-dev'
-    [test]='libcmocka-dev b3sum nodejs postgresql-15 sqlite3 curl iproute2 procps python3-pytest python3-pytest-xdist
-            python3-cryptography python3-grpcio python3-h2 python3-websockets'
-    [bench]='nginx wrk nghttp2-client curl python3'
+    [test]='libcmocka-dev b3sum nodejs postgresql-15 sqlite3 curl iproute2 procps valgrind python3-pytest
+            python3-pytest-xdist python3-cryptography python3-grpcio python3-h2 python3-websockets'
+    [bench]='nginx wrk nghttp2-client curl python3 valgrind'
 )
 
 packages_installed() {

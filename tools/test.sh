@@ -5,6 +5,7 @@
 #     test.sh lint [deep]           the lints
 #     test.sh unit [CTEST...]       unit tests of the release build
 #     test.sh system [PYTEST...]    system tests of the release build
+#     test.sh guard                 instructions and system calls of one request
 #     test.sh asan|tsan [PYTEST...] unit and system tests under sanitizers
 #
 # All of it runs in two lanes. The steps in front stream their output; lints and the sanitizer and fuzzer builds run
@@ -41,6 +42,11 @@ unit_tests() { # unit_tests BUILD [CTEST...]
 # Twice as many at once as there are cores, because system tests wait more than they work.
 system_tests() { # system_tests BUILD [PYTEST...]
     KAVILO_BIN=$1 /usr/bin/python3 -m pytest -q -ra -n "$((2 * $(nproc)))" --durations=5 -p no:cacheprovider tests/system "${@:2}"
+}
+
+# Instructions and system calls of one request against those in the tree: nothing is timed, so nothing has to be quiet.
+cost_of_a_request() {
+    KAVILO_BIN=build bench/guard
 }
 
 # ThreadSanitizer wants its own places in memory, which the kernel's randomisation may have given away.
@@ -116,6 +122,7 @@ everything() {
         behind lint lint
         behind asan build asan
         behind fuzz build fuzz fuzzers
+        behind guard cost_of_a_request
     } &
     lane=$!
     set +m
@@ -130,6 +137,7 @@ everything() {
     if join fuzz 'build (fuzzers)'; then
         step "fuzzers, $fuzz_seconds s each" tools/fuzz.sh "$fuzz_seconds"
     fi
+    join guard 'cost of a request' || true
     finish
 }
 
@@ -148,11 +156,12 @@ everything) everything ;;
 lint) lint "$@" ;;
 unit) build release && unit_tests build "$@" ;;
 system) build release && system_tests build "$@" ;;
+guard) build release && cost_of_a_request ;;
 asan) sanitized asan 'ASan and UBSan' "$@" ;;
 tsan) without_aslr tsan-here "$@" ;;
 tsan-here) sanitized tsan 'ThreadSanitizer' "$@" ;;
 *)
-    echo "test: there is no part '$part'; there are lint, unit, system, asan, tsan" >&2
+    echo "test: there is no part '$part'; there are lint, unit, system, guard, asan, tsan" >&2
     exit 2
     ;;
 esac
