@@ -1,6 +1,7 @@
 /*
- * One request to the local service over HTTP/1.1 and its answer: from heads and body bytes to a connection of the pool
- * and back. It knows neither tunnel nor exchange; relay.c joins the two.
+ * One request to the local service and its answer, whichever HTTP the service speaks: from heads and body bytes to a
+ * connection and back. It knows neither tunnel nor exchange; relay.c joins the two. origin_h1.c is the way over
+ * HTTP/1.1, origin_h2.c the one over HTTP/2.
  *
  *     origin_start ── request: head, origin_send ..., origin_send_end
  *                  ── answer:  interim heads, head, data ..., end         (each direction ends by itself)
@@ -8,8 +9,8 @@
  *
  * After a 101 both directions are raw bytes; each ends by itself.
  *
- * What the owner cannot take stays here, at most one read of it, and the connection is paused until origin_read_on. A
- * connection that was kept from an earlier exchange and turns out to be dead before a byte of the answer came is
+ * What the owner cannot take stays here, at most one read of it, and the service is not read from until origin_read_on.
+ * A connection that was kept from an earlier exchange and turns out to be dead before a byte of the answer came is
  * replaced by a new one, once, if the request has no body and may be repeated (RFC 9112, 9.3.1).
  *
  * All functions run on the pool's worker. No event is delivered from inside these calls but origin_read_on.
@@ -29,33 +30,43 @@
 #include "io/worker.h"
 
 struct conn;
+struct origin;
 struct origin_pool;
 
 struct origin_events {
     /* A head of the answer: interim ones (not 100), then the final one or a 101. Borrowed until return. */
-    void (*head)(void *owner, const struct http1_message *answer);
+    void (*head)(void *owner, const struct head *answer);
     /* Body bytes that the owner can take now. */
     size_t (*room)(void *owner);
     /* Body bytes, at most room(), borrowed until return. */
     void (*data)(void *owner, struct slice bytes);
     /* The answer is complete; trailers (NULL without) are borrowed until return. Unless the exchange was upgraded or
-     * its request is still on its way, the connection is the pool's again. */
+     * its request is still on its way, the connection is free for others again. */
     void (*end)(void *owner, const struct head *trailers);
-    /* So many of the bytes given to origin_send have left for the kernel, or been dropped. */
+    /* So many of the bytes given to origin_send have left for the service, or been dropped. */
     void (*left)(void *owner, size_t bytes);
     /* The answer will not come, or not to its end; nothing is open any more. */
     void (*failed)(void *owner, enum close_reason reason, const char *text);
 };
 
+/* What a way to the service does; the functions below say what each means. */
+struct origin_ops {
+    int (*send)(struct origin *origin, struct chunk *chunk);
+    int (*send_end)(struct origin *origin, const struct head *trailers);
+    void (*read_on)(struct origin *origin);
+    void (*cancel)(struct origin *origin, bool abrupt);
+};
+
 /* Embedded in its owner; zeroed when unused. */
 struct origin {
+    const struct origin_ops *ops; /* NULL: not started */
     struct origin_pool *pool;
     const struct origin_events *events;
     void *owner;
-    struct conn *conn; /* NULL: not started, or over */
     const struct head *request;
     unsigned response_ms;
     struct deadline response;
+    bool open; /* something may still come or go */
 
     /* to the service */
     enum http1_framing framing;
@@ -67,18 +78,21 @@ struct origin {
 
     /* from the service */
     struct buffer in; /* an unfinished head, or what the owner had no room for */
+    unsigned interim;
+    bool head_seen;
+    bool raw; /* after a 101 */
+    bool answer_ended;
+    bool cancelled;
+
+    /* over HTTP/1.1 */
+    struct conn *conn; /* NULL: not started, or over */
     size_t scanned;
     struct http1_body body;
     uint64_t idle_ms;
-    unsigned interim;
     bool ready;  /* connected */
     bool reused; /* from the pool: may be dead already */
     bool heard;  /* a byte of the answer came */
-    bool head_seen;
-    bool raw; /* after a 101 */
     bool keep_alive;
-    bool answer_ended;
-    bool cancelled;
 };
 
 /* Starts with a head that stays the caller's and lives until the end. response_ms bounds the wait from the request's
@@ -90,21 +104,36 @@ int origin_start(struct origin *origin, struct origin_pool *pool, const struct h
 /* Request body bytes; takes the chunk. 0; KV_ECLOSED when nobody wants it any more (the answer is complete, or the head
  * announced no body): it was dropped, and no `left` follows; KV_EINVAL for more than the announced length and
  * KV_ENOMEM: cancel then. */
-int origin_send(struct origin *origin, struct chunk *chunk);
+static inline int origin_send(struct origin *origin, struct chunk *chunk)
+{
+    return origin->ops->send(origin, chunk);
+}
+
 /* The request is complete (or, after a 101, our direction): trailers may be NULL and are copied. 0; KV_EINVAL for less
  * than the announced length; KV_ENOMEM: cancel then. */
-int origin_send_end(struct origin *origin, const struct head *trailers);
+static inline int origin_send_end(struct origin *origin, const struct head *trailers)
+{
+    return origin->ops->send_end(origin, trailers);
+}
 
 /* room() grew. */
-void origin_read_on(struct origin *origin);
+static inline void origin_read_on(struct origin *origin)
+{
+    if (origin->ops)
+        origin->ops->read_on(origin);
+}
 
 /* Ends it now: `abrupt` tells the service with a reset that this is no orderly end, otherwise what is queued is still
  * sent. Legal at any time, more than once, on a zeroed one, and needed before its memory goes. */
-void origin_cancel(struct origin *origin, bool abrupt);
+static inline void origin_cancel(struct origin *origin, bool abrupt)
+{
+    if (origin->ops)
+        origin->ops->cancel(origin, abrupt);
+}
 
 static inline bool origin_is_open(const struct origin *origin)
 {
-    return origin->conn != NULL;
+    return origin->open;
 }
 
 #endif

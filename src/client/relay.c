@@ -221,11 +221,11 @@ static const struct half_events half_events = {
 
 /* ---- from the service ------------------------------------------------------------------------------------------ */
 
-static void on_origin_head(void *owner, const struct http1_message *answer)
+static void on_origin_head(void *owner, const struct head *answer)
 {
     struct relay *r = owner;
-    r->status = answer->head.status;
-    struct head *head = forward_response(&answer->head);
+    r->status = answer->status;
+    struct head *head = forward_response(answer);
     if (!head || half_send_head(&r->half, head) != KV_OK)
         break_off(r, KV_ENOMEM);
 }
