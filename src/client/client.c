@@ -25,8 +25,7 @@
 
 #define STABLE_MS        5000 /* a session that lived so long worked */
 #define SOON_MS          250  /* "at once", spread over the clients of a server that went away */
-#define CLOCK_MS         5000 /* how often the clocks are compared */
-#define SLEPT_MS         LIMIT_DEAD_MS
+#define CLOCK_MS         1000 /* how often the clocks are compared: what "at once" is after a sleep */
 #define RETIRING_MAX     4    /* sessions that finish their requests; more means a server that drains in a loop */
 #define RETIRE_MARGIN_MS 5000 /* beyond the grace that the server announced */
 
@@ -139,7 +138,7 @@ static void on_clock(struct deadline *deadline)
     int64_t gap = clock_gap(), slept = gap - c->clock_gap;
     c->clock_gap = gap;
     deadline_arm(c->worker, &c->clock, CLOCK_MS);
-    if (slept < SLEPT_MS || c->stopping)
+    if (slept < (int64_t)c->options->dead_ms || c->stopping) /* after less the server still has the session */
         return;
     log_info("the machine slept; connecting anew", log_int("slept_ms", slept));
     close_sessions(c);
@@ -305,6 +304,8 @@ struct client *client_start(struct worker *worker, const struct client_options *
         .takeover = options->takeover,
         .instance = c->instance,
         .requests = forwarder_address(c->forwarder),
+        .ping_ms = options->ping_ms,
+        .dead_ms = options->dead_ms,
     };
     c->redial.expired = on_redial;
     c->clock.expired = on_clock;

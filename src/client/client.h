@@ -26,6 +26,7 @@ struct client_options {
     const char *name; /* NULL: a random one at each session */
     bool takeover;    /* of the first session that works; a client that lost its name does not fight for it */
     struct forward_options forward;
+    unsigned ping_ms, dead_ms; /* of the sessions' links (struct link_terms) */
     /* The client is over and freed; `sentence` (valid until return) says why, NULL after client_stop. */
     void (*finished)(void *arg, const char *sentence);
     void *arg;

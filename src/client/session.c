@@ -164,6 +164,8 @@ static void on_welcome(struct session *s, const struct wire_message *m)
         .max_concurrent = m->welcome.max_concurrent,
         .session = slice_of(s->id),
         .requests = s->options->requests,
+        .ping_ms = s->options->ping_ms,
+        .dead_ms = s->options->dead_ms,
     };
     int error = link_start(s->link, &terms);
     if (error) {

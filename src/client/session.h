@@ -55,8 +55,9 @@ struct session_options {
     const char *token;
     const char *name; /* NULL: a random one */
     bool takeover;
-    const uint8_t *instance; /* WIRE_INSTANCE_LEN bytes */
-    struct address requests; /* where exchanges are opened */
+    const uint8_t *instance;   /* WIRE_INSTANCE_LEN bytes */
+    struct address requests;   /* where exchanges are opened */
+    unsigned ping_ms, dead_ms; /* of the link (struct link_terms) */
 };
 
 /* The options and what they point to outlive the session. NULL without memory. */

@@ -71,6 +71,11 @@ int cli_set_port_or_address(char *into, size_t size, const char *value, char *er
 int cli_set_unsigned(unsigned long *into, unsigned long min, unsigned long max, const char *value, char *error);
 /* "30", "30s", "5m", "1h", "1500ms" -> milliseconds. A bare number is seconds. */
 int cli_set_duration(unsigned long *into_ms, const char *value, char *error);
+/* --ping-interval and --ping-timeout: a duration from LIMIT_PING_MIN_MS to LIMIT_PING_MAX_MS. */
+int cli_set_ping(unsigned long *into_ms, const char *value, char *error);
+/* Fills in the defaults of the two for those that are 0 and checks them together. CLI_EXIT_OK, or the exit status, and
+ * then the sentence has been printed. */
+int cli_settle_pings(unsigned long *interval_ms, unsigned long *timeout_ms);
 /* "64k", "10M", "1G" (powers of 1024) or plain bytes. */
 int cli_set_bytes(unsigned long long *into, const char *value, char *error);
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/limits.h"
 #include "base/slice.h"
 #include "cmd/cli.h"
 #include "io/listener.h"
@@ -77,6 +78,28 @@ int cli_set_duration(unsigned long *into_ms, const char *value, char *error)
     }
     *into_ms = (unsigned long)ms;
     return 0;
+}
+
+int cli_set_ping(unsigned long *into_ms, const char *value, char *error)
+{
+    int result = cli_set_duration(into_ms, value, error);
+    if (result != KV_OK || (*into_ms >= LIMIT_PING_MIN_MS && *into_ms <= LIMIT_PING_MAX_MS))
+        return result;
+    snprintf(error, CLI_ERROR_LEN, "must be from %dms to %dm", LIMIT_PING_MIN_MS, LIMIT_PING_MAX_MS / 60000);
+    return KV_EINVAL;
+}
+
+int cli_settle_pings(unsigned long *interval_ms, unsigned long *timeout_ms)
+{
+    const unsigned long pings = LIMIT_DEAD_MS / LIMIT_PING_MS; /* that may be lost before the verdict */
+    if (*timeout_ms == 0)
+        *timeout_ms = LIMIT_DEAD_MS;
+    if (*interval_ms == 0)
+        *interval_ms = *timeout_ms < LIMIT_DEAD_MS ? *timeout_ms / pings : LIMIT_PING_MS;
+    if (*interval_ms < *timeout_ms)
+        return CLI_EXIT_OK;
+    return cli_usage_error("--ping-timeout (%lums) has to be longer than --ping-interval (%lums)", *timeout_ms,
+                           *interval_ms);
 }
 
 int cli_set_bytes(unsigned long long *into, const char *value, char *error)

@@ -192,11 +192,13 @@ static int make_endpoint_tls(const struct settings *settings, struct tls_context
 
 int tunnel_run(void *settings)
 {
-    const struct tunnel_run *run = settings;
+    struct tunnel_run *run = settings;
     struct settings resolved;
     struct tls_context *endpoint_tls = NULL, *origin_tls = NULL;
     log_configure(run->has_log_level ? run->log_level : LOG_LEVEL_INFO, run->log_format);
-    int status = resolve_settings(run, &resolved);
+    int status = cli_settle_pings(&run->ping_ms, &run->dead_ms);
+    if (status == CLI_EXIT_OK)
+        status = resolve_settings(run, &resolved);
     if (status != CLI_EXIT_OK)
         return status;
     status = make_endpoint_tls(&resolved, &endpoint_tls);
@@ -223,6 +225,8 @@ int tunnel_run(void *settings)
                         .host_header = run->host_header,
                         .response_ms = run->has_response ? (unsigned)run->response_ms : LIMIT_FIRST_BYTE_MS,
                     },
+                .ping_ms = (unsigned)run->ping_ms,
+                .dead_ms = (unsigned)run->dead_ms,
                 .finished = on_finished,
             },
     };

@@ -24,6 +24,7 @@ struct tunnel_run {
     const char *host_header;
     const char *origin_ca;
     unsigned long connect_ms, response_ms;
+    unsigned long ping_ms, dead_ms; /* 0: not given */
     enum log_level log_level;
     enum log_format log_format;
     bool takeover, origin_insecure, has_connect, has_response, has_log_level;

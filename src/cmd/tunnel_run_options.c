@@ -124,6 +124,16 @@ static int set_response_timeout(void *into, const char *value, char *error)
     return set_wait(&run->response_ms, value, error);
 }
 
+static int set_ping_interval(void *into, const char *value, char *error)
+{
+    return cli_set_ping(&((struct tunnel_run *)into)->ping_ms, value, error);
+}
+
+static int set_ping_timeout(void *into, const char *value, char *error)
+{
+    return cli_set_ping(&((struct tunnel_run *)into)->dead_ms, value, error);
+}
+
 static int set_log_level(void *into, const char *value, char *error)
 {
     struct tunnel_run *run = into;
@@ -192,6 +202,14 @@ const struct cli_option tunnel_run_options[] = {
      .help = "how long the service may take from a request's end to the beginning of its answer, 0 for ever: 120s "
              "unless given",
      .set = set_response_timeout},
+    {.name = "ping-interval",
+     .value_name = "TIME",
+     .help = "how often the server is asked whether it lives: 5s unless given",
+     .set = set_ping_interval},
+    {.name = "ping-timeout",
+     .value_name = "TIME",
+     .help = "how long nothing may be heard of the server before the client connects anew: 15s unless given",
+     .set = set_ping_timeout},
     {.name = "log-level",
      .value_name = "LEVEL",
      .help = "error, warn, info or debug: info unless given",

@@ -222,6 +222,8 @@ static int start(struct server *server)
         .public_scheme = s->public_scheme,
         .public_port = public_port(server),
         .max_concurrent = (uint32_t)s->max_concurrent,
+        .ping_ms = (unsigned)s->ping_ms,
+        .dead_ms = (unsigned)s->dead_ms,
     };
     server->control = control_new(&control);
     const struct edge_settings edge = {

@@ -18,6 +18,7 @@ struct serve_settings {
     unsigned long max_concurrent;
     unsigned long long max_request_body;
     unsigned long grace_ms, answer_timeout_ms;
+    unsigned long ping_ms, dead_ms; /* 0: not given */
     unsigned long workers;
     enum log_level log_level;
     enum log_format log_format;

@@ -135,6 +135,18 @@ static int set_answer_timeout(void *into, const char *value, char *error)
     return cli_set_duration(&s->answer_timeout_ms, value, error);
 }
 
+static int set_ping_interval(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    return cli_set_ping(&s->ping_ms, value, error);
+}
+
+static int set_ping_timeout(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    return cli_set_ping(&s->dead_ms, value, error);
+}
+
 static int set_workers(void *into, const char *value, char *error)
 {
     struct serve_settings *s = into;
@@ -178,6 +190,10 @@ const struct cli_option serve_options[] = {
     {"response-timeout", "TIME", NULL, "from the end of a request to the head of its answer (120s)",
      .set = set_answer_timeout},
     {"grace", "TIME", NULL, "after SIGTERM, for what is in flight (30s)", .set = set_grace},
+    {"ping-interval", "TIME", NULL, "how often a tunnel client is asked whether it lives (5s)",
+     .set = set_ping_interval},
+    {"ping-timeout", "TIME", NULL, "how long nothing may be heard of a client before its tunnel is closed (15s)",
+     .set = set_ping_timeout},
     {"workers", "N", NULL, "threads that serve (one a core)", .set = set_workers},
     {"database-url", "URL", "DATABASE_URL",
      "sqlite:/path/file.db or postgres://...; a SQLite file of your own unless given", .secret = true,
@@ -234,5 +250,5 @@ int serve_settle(struct serve_settings *s)
         unsigned cores = uv_available_parallelism();
         s->workers = cores > WORKERS_MAX ? WORKERS_MAX : cores;
     }
-    return CLI_EXIT_OK;
+    return cli_settle_pings(&s->ping_ms, &s->dead_ms);
 }

@@ -74,7 +74,12 @@ void control_stop(struct control *control)
 
 size_t control_alive(const struct control *control)
 {
-    return atomic_load_explicit(&control->alive, memory_order_relaxed);
+    return control_connections(control) + atomic_load_explicit(&control->sessions, memory_order_relaxed);
+}
+
+size_t control_connections(const struct control *control)
+{
+    return atomic_load_explicit(&control->conns, memory_order_relaxed);
 }
 
 uint64_t control_welcomed(const struct control *control)

@@ -34,6 +34,7 @@ struct control_settings {
     const char *public_scheme; /* "http" or "https" */
     uint16_t public_port;      /* 0: the scheme's own */
     uint32_t max_concurrent;   /* exchanges of one tunnel */
+    unsigned ping_ms, dead_ms; /* of its links (struct link_terms) */
 };
 
 /* What it needs is borrowed and outlives it. NULL without memory. */
@@ -63,8 +64,10 @@ void control_drain(struct control *control);
 /* Ends every session and connection now, with UNAVAILABLE. Any thread; returns at once. */
 void control_stop(struct control *control);
 
-/* Connections and sessions alive on all workers. Any thread. */
+/* Whether anything is left to end: connections and sessions alive on all workers together. Any thread. */
 size_t control_alive(const struct control *control);
+/* Open connections of the control port, on all workers. Any thread. */
+size_t control_connections(const struct control *control);
 
 /* Sessions that were welcomed since the start. Any thread. */
 uint64_t control_welcomed(const struct control *control);

@@ -43,7 +43,7 @@ static void dispose(struct control_conn *cc)
 {
     deadline_cancel(&cc->deadline);
     DL_DELETE(control_local(cc->control)->conns, cc);
-    atomic_fetch_sub_explicit(&cc->control->alive, 1, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&cc->control->conns, 1, memory_order_relaxed);
     cc->free.free = free_conn;
     worker_free_later(cc->worker, &cc->free);
 }
@@ -186,7 +186,7 @@ void control_accept(struct control *control, int fd)
     cc->deadline.expired = on_expired;
     sockaddr_format(conn_peer(cc->conn), cc->peer);
     DL_APPEND(control_local(control)->conns, cc);
-    atomic_fetch_add_explicit(&control->alive, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&control->conns, 1, memory_order_relaxed);
     deadline_arm(worker, &cc->deadline, LIMIT_HELLO_MS);
 }
 

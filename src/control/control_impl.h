@@ -24,7 +24,8 @@ struct control_local {
 struct control {
     struct control_settings settings;
     struct control_local *locals;
-    atomic_size_t alive;
+    atomic_size_t conns;    /* of the control port */
+    atomic_size_t sessions; /* of any port */
     atomic_uint_fast64_t welcomed;
 };
 

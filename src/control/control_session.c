@@ -111,7 +111,7 @@ static void dispose(struct control_session *s, enum close_reason reason, const c
 {
     s->state = SESSION_DONE;
     DL_DELETE(control_local(s->control)->sessions, s);
-    atomic_fetch_sub_explicit(&s->control->alive, 1, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&s->control->sessions, 1, memory_order_relaxed);
     deadline_cancel(&s->deadline);
     if (s->job)
         store_cancel(s->job);
@@ -293,6 +293,8 @@ static int start_link(struct control_session *s)
         .peer_credit = s->peer_credit,
         .max_concurrent = s->control->settings.max_concurrent,
         .session = slice_of(s->entry.session),
+        .ping_ms = s->control->settings.ping_ms,
+        .dead_ms = s->control->settings.dead_ms,
     };
     int error = receiver_attach(s->worker, &s->receiver);
     if (!error)
@@ -497,7 +499,7 @@ void *control_open(void *control_arg, struct h2_stream *stream, const struct hea
     copy(s->entry.peer, sizeof(s->entry.peer), peer);
     h2_widen(stream, LINK_WINDOW_BYTES);
     DL_APPEND(control_local(control)->sessions, s);
-    atomic_fetch_add_explicit(&control->alive, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&control->sessions, 1, memory_order_relaxed);
     deadline_arm(s->worker, &s->deadline, LIMIT_HELLO_MS);
     return s;
 }

@@ -31,6 +31,8 @@ struct h2_session {
     const struct h2_events *events;
     void *owner;
     void (*wake)(void *wake_arg);
+    void (*signs)(void *wake_arg, struct h2_signs *out);
+    void (*user_timeout)(void *wake_arg, unsigned ms);
     void *wake_arg;
     bool muted;
     struct h2_stream *streams;
@@ -539,6 +541,18 @@ void h2_goaway(struct h2_session *s, uint32_t error_code)
     wake(s);
 }
 
+void h2_signs(const struct h2_session *s, struct h2_signs *out)
+{
+    if (s->signs)
+        s->signs(s->wake_arg, out);
+}
+
+void h2_set_user_timeout(struct h2_session *s, unsigned ms)
+{
+    if (s->user_timeout)
+        s->user_timeout(s->wake_arg, ms);
+}
+
 size_t h2_stream_count(const struct h2_session *s)
 {
     return s->stream_count;
@@ -600,6 +614,8 @@ struct h2_session *h2_new(const struct h2_options *options, const struct h2_even
     s->events = events;
     s->owner = owner;
     s->wake = options->wake;
+    s->signs = options->signs;
+    s->user_timeout = options->user_timeout;
     s->wake_arg = options->wake_arg;
     if (make_session(s, options->server) != KV_OK || announce(s, options) != KV_OK) {
         h2_free(s);

@@ -23,6 +23,13 @@
 struct h2_session;
 struct h2_stream;
 
+/* What the connection below a session knows of the peer's life. */
+struct h2_signs {
+    uint64_t heard;        /* worker_now() when bytes last came from it, of whatever kind */
+    uint64_t acknowledged; /* bytes of ours that have reached its machine, since the beginning */
+    bool sending;          /* further ones have not */
+};
+
 struct h2_options {
     bool server;
     bool extended_connect;  /* RFC 8441, servers */
@@ -31,6 +38,9 @@ struct h2_options {
     uint32_t max_frame_size;      /* that we accept: 16384 .. 2^24-1 */
     uint32_t max_concurrent;      /* peer-initiated streams */
     void (*wake)(void *wake_arg); /* frames wait for h2_output */
+    /* Of the connection below, asked by h2_signs and h2_set_user_timeout; NULL where there is none. */
+    void (*signs)(void *wake_arg, struct h2_signs *out);
+    void (*user_timeout)(void *wake_arg, unsigned ms);
     void *wake_arg;
 };
 
@@ -94,6 +104,10 @@ void h2_consume(struct h2_stream *stream, size_t n);
 void h2_ping(struct h2_session *session, uint64_t opaque);
 /* GOAWAY: no new streams, the running ones may end. */
 void h2_goaway(struct h2_session *session, uint32_t error_code);
+/* Fills in what the connection knows of the peer; untouched where there is none. */
+void h2_signs(const struct h2_session *session, struct h2_signs *out);
+/* Has the connection end when the peer's machine acknowledges nothing for so long (conn_set_user_timeout). */
+void h2_set_user_timeout(struct h2_session *session, unsigned ms);
 /* Streams alive. */
 size_t h2_stream_count(const struct h2_session *session);
 

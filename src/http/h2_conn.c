@@ -21,6 +21,7 @@ struct h2_conn {
     const struct h2_conn_events *events;
     void *owner;
     struct free_node free;
+    uint64_t heard; /* worker_now() of the last bytes */
     bool paused;
     bool parting; /* with `closing`: the peer closes first */
     bool closing; /* muted; the next fill puts the rest out and closes */
@@ -124,6 +125,7 @@ static void on_sent(void *owner)
 static void on_data(void *owner, struct slice bytes)
 {
     struct h2_conn *hc = owner;
+    hc->heard = worker_now(conn_worker(hc->conn));
     int error = h2_input(hc->session, bytes);
     if (!hc->conn || hc->closing || !error)
         return;
@@ -161,6 +163,26 @@ static void on_wake(void *arg)
         conn_flush_later(hc->conn);
 }
 
+/* ---- what the session asks --------------------------------------------------------------------------------------- */
+
+static void on_signs(void *arg, struct h2_signs *out)
+{
+    const struct h2_conn *hc = arg;
+    size_t unacknowledged;
+    if (!hc->conn)
+        return;
+    out->heard = hc->heard;
+    out->acknowledged = conn_acknowledged(hc->conn, &unacknowledged);
+    out->sending = unacknowledged > 0;
+}
+
+static void on_user_timeout(void *arg, unsigned ms)
+{
+    const struct h2_conn *hc = arg;
+    if (hc->conn)
+        conn_set_user_timeout(hc->conn, ms);
+}
+
 /* ---- start and end --------------------------------------------------------------------------------------------- */
 
 static const struct conn_events conn_events = {
@@ -177,9 +199,11 @@ int h2_conn_new(struct conn *conn, const struct h2_options *options, const struc
     struct h2_conn *hc = calloc(1, sizeof(*hc));
     if (!hc)
         return KV_ENOMEM;
-    *hc = (struct h2_conn){.conn = conn, .events = events, .owner = owner};
+    *hc = (struct h2_conn){.conn = conn, .events = events, .owner = owner, .heard = worker_now(conn_worker(conn))};
     struct h2_options with_wake = *options;
     with_wake.wake = on_wake;
+    with_wake.signs = on_signs;
+    with_wake.user_timeout = on_user_timeout;
     with_wake.wake_arg = hc;
     hc->session = h2_new(&with_wake, &events->h2, owner);
     if (!hc->session) {

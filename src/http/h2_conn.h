@@ -19,8 +19,8 @@ struct h2_conn_events {
 };
 
 /* Takes over a connection that is ready, with bytes of it that were read already (`first`, may be empty: they are
- * handled before this returns). options.server decides the side; options.wake is set here. The h2_conn is stored to
- * *out before any event. 0, or KV_ENOMEM and then the connection stays the caller's. */
+ * handled before this returns). options.server decides the side; options.wake and its like are set here. The h2_conn is
+ * stored to *out before any event. 0, or KV_ENOMEM and then the connection stays the caller's. */
 int h2_conn_new(struct conn *conn, const struct h2_options *options, const struct h2_conn_events *events, void *owner,
                 struct slice first, struct h2_conn **out);
 

@@ -280,6 +280,26 @@ size_t conn_unsent(const struct conn *conn)
     return conn->out.bytes + pending + (conn->tls ? conn_tls_unsent(conn->tls) : 0);
 }
 
+uint64_t conn_acknowledged(const struct conn *conn, size_t *unacknowledged)
+{
+    uv_os_fd_t fd;
+    size_t queued = 0;
+    if (conn->has_handle && conn->state != CONN_CLOSED) {
+        queued = uv_stream_get_write_queue_size((const uv_stream_t *)&conn->tcp);
+        if (uv_fileno((const uv_handle_t *)&conn->tcp, &fd) == 0)
+            queued += socket_unacknowledged(fd);
+    }
+    *unacknowledged = queued + conn->out.bytes + (conn->tls ? conn_tls_unsent(conn->tls) : 0);
+    return conn->given - (queued < conn->given ? queued : conn->given);
+}
+
+void conn_set_user_timeout(struct conn *conn, unsigned ms)
+{
+    uv_os_fd_t fd;
+    if (conn->has_handle && conn->state != CONN_CLOSED && uv_fileno((uv_handle_t *)&conn->tcp, &fd) == 0)
+        socket_set_user_timeout(fd, ms);
+}
+
 void conn_shutdown(struct conn *conn)
 {
     if (conn->shutdown_wanted || conn->state == CONN_CLOSED)
@@ -324,6 +344,7 @@ static int write_pending(struct conn *c)
         chain_push(&pending->chain, chain_pop(&c->out));
     uv_buf_t slices[WRITE_SLICES];
     unsigned n = gather(&pending->chain, slices);
+    c->given += pending->chain.bytes;
     c->pending = pending;
     int result = uv_write(&pending->request, (uv_stream_t *)&c->tcp, slices, n, on_written);
     if (result < 0) {
@@ -347,6 +368,7 @@ static int write_out(struct conn *c)
         int taken = uv_try_write((uv_stream_t *)&c->tcp, slices, n);
         if (taken > 0) {
             c->progressed = true;
+            c->given += (size_t)taken;
             chain_consume(&c->out, (size_t)taken);
             if ((size_t)taken == offered)
                 continue;

@@ -98,6 +98,12 @@ void conn_part(struct conn *conn);
  * The owner hears nothing more. NULL is legal. */
 void conn_abort(struct conn *conn, bool reset);
 
+/* Bytes that the peer's machine has acknowledged since the connection was made; *unacknowledged becomes how many it has
+ * not, those included that have not left. A system call. */
+uint64_t conn_acknowledged(const struct conn *conn, size_t *unacknowledged);
+/* Has the connection end when nothing of what was sent is acknowledged for so long (socket_set_user_timeout). */
+void conn_set_user_timeout(struct conn *conn, unsigned ms);
+
 /* ---- facts ----------------------------------------------------------------------------------------------------- */
 
 struct worker *conn_worker(const struct conn *conn);

@@ -32,6 +32,7 @@ struct conn {
     struct dial *dial;
     char *error_text;
     size_t linger_left, linger_unsent;
+    uint64_t given; /* bytes that libuv or the kernel took since the beginning */
     union {
         struct sockaddr_in v4;
         struct sockaddr_in6 v6;

@@ -3,7 +3,11 @@
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+#ifdef __linux__
+#include <linux/sockios.h>
+#endif
 
 #include "base/limits.h"
 
@@ -19,4 +23,25 @@ void socket_set_options(int fd)
     set(fd, IPPROTO_TCP, TCP_KEEPIDLE, LIMIT_KEEPALIVE_IDLE_S);
     set(fd, IPPROTO_TCP, TCP_KEEPINTVL, LIMIT_KEEPALIVE_STEP_S);
     set(fd, IPPROTO_TCP, TCP_KEEPCNT, LIMIT_KEEPALIVE_PROBES);
+}
+
+void socket_set_user_timeout(int fd, unsigned ms)
+{
+#ifdef TCP_USER_TIMEOUT
+    set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, (int)ms);
+#else
+    (void)fd;
+    (void)ms;
+#endif
+}
+
+size_t socket_unacknowledged(int fd)
+{
+#ifdef SIOCOUTQ
+    int bytes = 0;
+    return ioctl(fd, SIOCOUTQ, &bytes) == 0 && bytes > 0 ? (size_t)bytes : 0;
+#else
+    (void)fd;
+    return 0;
+#endif
 }

@@ -2,10 +2,22 @@
 #ifndef KV_IO_SOCKET_H
 #define KV_IO_SOCKET_H
 
+#include <stddef.h>
+
 /* No delay, because output is coalesced already; keepalive, so that a dead peer of a silent connection (an idle
  * WebSocket, a paused upload) is noticed after LIMIT_KEEPALIVE_* at last. A listening socket hands both on to what it
  * accepts (Linux, BSD), which saves the calls for each visitor. Failures are not told: nothing depends on these. Any
  * thread. */
 void socket_set_options(int fd);
+
+/* Ends the connection (ETIMEDOUT) when bytes that were sent stay unacknowledged, or the peer's window stays shut, for
+ * so long (TCP_USER_TIMEOUT, RFC 5482), instead of after the quarter of an hour that retransmissions may take. Nothing
+ * where the system has no such option. Any thread. */
+void socket_set_user_timeout(int fd, unsigned ms);
+
+/* Bytes in the kernel's hands that the peer's machine has not acknowledged; 0 where the system does not tell. Any
+ * thread.
+ */
+size_t socket_unacknowledged(int fd);
 
 #endif

@@ -35,8 +35,8 @@ static void write_tunnels(struct metric_text *m, const struct ops_settings *s)
     counter(m, "kavilo_tunnels_connected_total", "Tunnels that were welcomed since the start, reconnects included.",
             control_welcomed(s->control));
     gauge(m, "kavilo_control_connections",
-          "Connections of the control port and sessions of clients: a tunnel there counts twice.",
-          control_alive(s->control));
+          "Open connections of the control port: tunnels, and clients that have not got one yet.",
+          control_connections(s->control));
 }
 
 /* The codes that can be known before they happen are there from the start, at 0: an alert on the first 502 would

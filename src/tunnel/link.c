@@ -185,21 +185,52 @@ static void send_ping(struct link *link)
     h2_ping(h2_stream_session(link->stream), link->ping_opaque);
 }
 
+static void look_after(struct link *link, uint64_t ms)
+{
+    link->look_at = worker_now(link->worker) + ms;
+    deadline_arm(link->worker, &link->liveness, ms);
+}
+
+/* Silence is no verdict while the PING cannot have been answered, or its answer cannot have been read: when what was
+ * sent before it still makes its way through a slow line, or when this process itself was stopped and the answer may
+ * lie in its socket. */
+static bool is_excused(struct link *link, const struct h2_signs *signs)
+{
+    bool progress = signs->sending && signs->acknowledged > link->acknowledged;
+    bool was_stopped = worker_now(link->worker) - link->look_at >= link->terms.ping_ms / 2;
+    return progress || was_stopped;
+}
+
+/* Asks twice: by HTTP/2, whose answer measures the way, and by a message, which alone passes through a proxy that
+ * speaks HTTP/2 itself and would end a stream that carries nothing. A message that cannot leave is not followed by
+ * others. */
+static void ask(struct link *link)
+{
+    send_ping(link);
+    if (!link_outbox(link)->head)
+        link_put(link, &(struct wire_message){.kind = WIRE_PING, .nonce = link->ping_opaque});
+}
+
+/* The peer is asked at each look, though it may be heard: it may be waiting for a sign of us behind a slow line of its
+ * own, where what it sends arrives and its PINGs are the last in the queue. */
 static void on_liveness(struct deadline *deadline)
 {
     struct link *link = (struct link *)((char *)deadline - offsetof(struct link, liveness));
+    struct h2_signs signs = {0};
     if (link->ended || !link->stream)
         return;
-    uint64_t silence = worker_now(link->worker) - link->heard;
-    if (silence >= LIMIT_DEAD_MS) {
+    h2_signs(h2_stream_session(link->stream), &signs);
+    if (signs.heard > link->heard)
+        link->heard = signs.heard;
+    uint64_t silence = worker_now(link->worker) - link->heard, dead = link->terms.dead_ms;
+    if (silence >= dead && !is_excused(link, &signs)) {
         link_end(link, link->side == WIRE_FROM_SERVER ? REASON_CLIENT_GONE : REASON_IDLE,
                  "nothing was heard for too long");
         return;
     }
-    if (silence >= LIMIT_PING_MS || link->round_trip == 0)
-        send_ping(link);
-    uint64_t next = silence >= LIMIT_PING_MS ? LIMIT_DEAD_MS - silence : LIMIT_PING_MS - silence;
-    deadline_arm(link->worker, &link->liveness, next < LIMIT_PING_MS ? next : LIMIT_PING_MS);
+    link->acknowledged = signs.acknowledged;
+    ask(link);
+    look_after(link, silence < dead && dead - silence < link->terms.ping_ms ? dead - silence : link->terms.ping_ms);
 }
 
 /* ---- start ----------------------------------------------------------------------------------------------------- */
@@ -237,6 +268,10 @@ int link_start(struct link *link, const struct link_terms *terms)
     link->terms = *terms;
     if (!link_has(link, FEATURE_CREDIT))
         link->terms.peer_credit = LIMIT_WINDOW_BYTES;
+    if (link->terms.ping_ms == 0)
+        link->terms.ping_ms = LIMIT_PING_MS;
+    if (link->terms.dead_ms == 0)
+        link->terms.dead_ms = LIMIT_DEAD_MS;
     snprintf(link->session, sizeof(link->session), "%.*s", (int)terms->session.len, terms->session.data);
     link->terms.session = slice_of(link->session);
     link->receiver.receive = on_open;
@@ -245,8 +280,9 @@ int link_start(struct link *link, const struct link_terms *terms)
         return error;
     link->started = true;
     link->reader.limit = LIMIT_MESSAGE_BYTES;
+    h2_set_user_timeout(h2_stream_session(link->stream), link->terms.dead_ms);
     send_ping(link);
-    deadline_arm(link->worker, &link->liveness, LIMIT_PING_MS);
+    look_after(link, link->terms.ping_ms);
     return KV_OK;
 }
 
@@ -335,9 +371,4 @@ size_t link_exchanges(const struct link *link)
 uint32_t link_round_trip(const struct link *link)
 {
     return link->round_trip;
-}
-
-uint64_t link_heard(const struct link *link)
-{
-    return link->heard;
 }

@@ -6,8 +6,8 @@
  *     edge half ⇄ link half ── stream ══ network ══ stream ── link half ⇄ origin half
  *
  * Its life: `greeting` (Hello and Welcome pass through the owner) ── link_start ── open ── `ended` once ── freed.
- * Messages of the tunnel itself (request id 0) other than Ping and Pong go to the owner. Liveness is watched here:
- * silence of LIMIT_PING_MS is answered with a PING, silence of LIMIT_DEAD_MS ends the link.
+ * Messages of the tunnel itself (request id 0) other than Ping and Pong go to the owner. Liveness is watched here: a
+ * PING goes out each LIMIT_PING_MS, and when nothing at all was heard for LIMIT_DEAD_MS the link ends.
  *
  * What goes out: heads, credit and other small messages at once and in order; body bytes wait with their exchange and
  * take turns (round robin, LIMIT_DATA_FRAME_BYTES each), so that one large answer does not delay the others.
@@ -46,6 +46,8 @@ struct link_terms {
     uint32_t max_concurrent; /* exchanges; above it the opener gets REASON_TUNNEL_BUSY */
     struct slice session;    /* for exchange ids and the log; at most WIRE_SESSION_LEN */
     struct address requests; /* client: where OPEN goes */
+    unsigned ping_ms;        /* between PINGs; 0: LIMIT_PING_MS */
+    unsigned dead_ms;        /* silence that ends the link; 0: LIMIT_DEAD_MS */
 };
 
 /* A link on a stream that is open for both directions; the stream's events are to be passed on with the functions
@@ -80,8 +82,6 @@ void link_drain(struct link *link);
 size_t link_exchanges(const struct link *link);
 /* Smoothed round trip in milliseconds; 0 before the first. */
 uint32_t link_round_trip(const struct link *link);
-/* Milliseconds of worker_now() when anything was last heard from the peer. */
-uint64_t link_heard(const struct link *link);
 
 /* Resets every exchange with this reason and frees at the end of the turn; no event comes after. NULL is legal. */
 void link_free(struct link *link, enum close_reason reason, const char *text);

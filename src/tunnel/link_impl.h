@@ -39,7 +39,9 @@ struct link {
     struct link_exchange *ready;     /* with something to send, in turn */
     uint64_t next_id;
 
-    uint64_t heard;        /* worker_now() of the last bytes */
+    uint64_t heard;        /* worker_now() of the last bytes, whatever they were */
+    uint64_t acknowledged; /* bytes of ours that had reached the peer's machine at the last look */
+    uint64_t look_at;      /* worker_now() when the next look is due */
     uint64_t ping_sent_at; /* 0: none outstanding */
     uint64_t ping_opaque;
     uint32_t round_trip;
