@@ -9,7 +9,8 @@ declare -A packages=(
     [lint]='clang-format-14 clang-tidy-14 shellcheck python3-pyflakes python3-pytest'
     [fuzz]='clang-14 libclang-rt-14-dev'
     [test]='libcmocka-dev b3sum nodejs postgresql-15 sqlite3 curl iproute2 procps valgrind python3-pytest
-            python3-pytest-xdist python3-cryptography python3-grpcio python3-h2 python3-websockets'
+            python3-pytest-xdist python3-cryptography python3-grpcio python3-h2 python3-websockets
+            nginx libnginx-mod-stream haproxy'
     [bench]='nginx wrk nghttp2-client curl python3 valgrind'
 )
 
@@ -44,9 +45,9 @@ packages_need() {
 }
 
 # As root. Some packages bring services, and nobody asked for those: policy-rc.d, Debian's own switch, keeps them from
-# starting now; PostgreSQL is told to make no cluster, and nginx not to start with the machine.
+# starting now; PostgreSQL is told to make no cluster, and nginx and HAProxy not to start with the machine.
 packages_install() {
-    local policy=/usr/sbin/policy-rc.d clusters=/etc/postgresql-common/createcluster.d/kavilo.conf
+    local service policy=/usr/sbin/policy-rc.d clusters=/etc/postgresql-common/createcluster.d/kavilo.conf
     export DEBIAN_FRONTEND=noninteractive
 
     echo "dev: installing $*" >&2
@@ -64,8 +65,10 @@ packages_install() {
     fi
     apt-get -q -o DPkg::Lock::Timeout=300 update >&2
     apt-get -q -y -o DPkg::Lock::Timeout=300 install --no-install-recommends "$@" >&2
-    if [[ " $* " == *" nginx "* ]] && command -v systemctl >/dev/null; then
-        systemctl disable nginx >&2 || true
+    if command -v systemctl >/dev/null; then
+        for service in nginx haproxy; do
+            [[ " $* " != *" $service "* ]] || systemctl disable "$service" >&2 || true
+        done
     fi
 }
 

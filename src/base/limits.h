@@ -19,6 +19,10 @@
 #define LIMIT_LINGER_MS            2000  /* reading on after a final answer, so that the peer sees it and no RST */
 #define LIMIT_LINGER_BYTES         (1024 * 1024)
 
+/* The PROXY header in front of a connection, from the proxies that --proxy-protocol-from names */
+#define LIMIT_PROXY_HEADER_BYTES   4096 /* as nginx; with every published extension a header has some hundred */
+#define LIMIT_PROXY_HEADER_MS      5000 /* proxies send it with the first byte; their probes may not send it at all */
+
 /* Bodies and flow control (docs/FLOW-CONTROL.md has the arithmetic) */
 #define LIMIT_WINDOW_BYTES         (64 * 1024)   /* credit of one direction of an exchange at its start */
 #define LIMIT_WINDOW_MAX_BYTES     (1024 * 1024) /* where growth by round trips ends */

@@ -233,6 +233,7 @@ static int start(struct server *server)
         .base_host = s->base_host,
         .max_request_body = s->max_request_body,
         .answer_timeout_ms = (unsigned)s->answer_timeout_ms,
+        .proxy_senders = s->proxy_senders.count > 0 ? &s->proxy_senders : NULL,
         .guest =
             {
                 .wants = control_wants,

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "cmd/cli.h"
 #include "cmd/tunneld_admin.h"
+#include "io/network.h"
 
 struct serve_settings {
     struct admin_settings store; /* only .database */
@@ -20,6 +21,7 @@ struct serve_settings {
     unsigned long grace_ms, answer_timeout_ms;
     unsigned long ping_ms, dead_ms; /* 0: not given */
     unsigned long workers;
+    struct networks proxy_senders;
     enum log_level log_level;
     enum log_format log_format;
     /* "0" means something for these, so being given is noted */

@@ -147,6 +147,22 @@ static int set_ping_timeout(void *into, const char *value, char *error)
     return cli_set_ping(&s->dead_ms, value, error);
 }
 
+static int add_networks(struct networks *networks, const char *value, char *error)
+{
+    struct slice wrong;
+    const char *why;
+    int result = networks_add(networks, slice_of(value), &wrong, &why);
+    if (result != KV_OK)
+        snprintf(error, CLI_ERROR_LEN, "'%.*s': %s", (int)wrong.len, wrong.data, why);
+    return result;
+}
+
+static int add_proxy_senders(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    return add_networks(&s->proxy_senders, value, error);
+}
+
 static int set_workers(void *into, const char *value, char *error)
 {
     struct serve_settings *s = into;
@@ -194,6 +210,9 @@ const struct cli_option serve_options[] = {
      .set = set_ping_interval},
     {"ping-timeout", "TIME", NULL, "how long nothing may be heard of a client before its tunnel is closed (15s)",
      .set = set_ping_timeout},
+    {"proxy-protocol-from", "NETWORKS", NULL,
+     "addresses of TCP proxies, such as 127.0.0.1,10.0.0.0/8: their connections to the edge begin with a PROXY header",
+     .repeatable = true, .set = add_proxy_senders},
     {"workers", "N", NULL, "threads that serve (one a core)", .set = set_workers},
     {"database-url", "URL", "DATABASE_URL",
      "sqlite:/path/file.db or postgres://...; a SQLite file of your own unless given", .secret = true,

@@ -111,6 +111,7 @@ void edge_count(const struct edge *edge, struct edge_counts *out)
         const struct edge_local *local = &edge->locals[i];
         out->requests += atomic_load_explicit(&local->requests, memory_order_relaxed);
         out->body_limit_exceeded += atomic_load_explicit(&local->body_limit_exceeded, memory_order_relaxed);
+        out->proxy_headers_refused += atomic_load_explicit(&local->proxy_headers_refused, memory_order_relaxed);
         for (unsigned status = 0; status < EDGE_STATUS_MAX; status++)
             out->responses[status] += atomic_load_explicit(&local->responses[status], memory_order_relaxed);
     }

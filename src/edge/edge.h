@@ -17,6 +17,7 @@ struct edge;
 struct h2_events;
 struct h2_stream;
 struct head;
+struct networks;
 struct registry;
 struct tls_context;
 struct worker_group;
@@ -41,7 +42,9 @@ struct edge_settings {
     const char *base_host;      /* lower case */
     uint64_t max_request_body;  /* bytes; UINT64_MAX: no limit */
     unsigned answer_timeout_ms; /* from the end of the request to the answer's head */
-    struct edge_guest guest;    /* `wants` NULL: none */
+    /* Connections from these begin with a PROXY header. Referenced, not owned; NULL: from nobody */
+    const struct networks *proxy_senders;
+    struct edge_guest guest; /* `wants` NULL: none */
 };
 
 /* What it needs is borrowed and outlives it. NULL without memory. */
@@ -67,6 +70,7 @@ struct edge_counts {
     uint64_t requests;
     uint64_t responses[EDGE_STATUS_MAX]; /* by status code */
     uint64_t body_limit_exceeded;
+    uint64_t proxy_headers_refused; /* connections that did not begin with the PROXY header they owed */
 };
 
 /* Sums what the workers counted. Any thread. */

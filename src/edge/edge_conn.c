@@ -1,16 +1,22 @@
 /*
  * A visitor's connection until it is known which HTTP it speaks: by ALPN after a TLS handshake; in the clear by its
- * first bytes, which are HTTP/2's preface (RFC 9113, 3.4, prior knowledge) or anything else.
+ * first bytes, which are HTTP/2's preface (RFC 9113, 3.4, prior knowledge) or anything else. Behind a named TCP proxy a
+ * PROXY header comes first and says who the visitor is; from anybody else it is no HTTP and refused as that.
  */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include <utlist.h>
 
+#include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "edge/edge_impl.h"
 #include "io/conn.h"
+#include "io/listener.h"
+#include "io/network.h"
+
+#define PROXY_WARNING_MS 10000 /* a misconfigured proxy fails all connections: one line is enough */
 
 static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 #define PREFACE_LEN (sizeof(preface) - 1)
@@ -85,15 +91,40 @@ static void on_eof(void *owner)
     conn_abort(n->conn, false);
 }
 
+/* A proxy that does not do what was agreed on: nothing works through it, and only the operator can mend that. */
+static void count_refused_proxy(const struct newcomer *n)
+{
+    struct edge_local *local = edge_local(n->edge);
+    uint64_t now = worker_now(conn_worker(n->conn));
+    char peer[SOCKADDR_TEXT_LEN];
+    edge_counter_add(&local->proxy_headers_refused, 1);
+    if (local->proxy_warned_at && now - local->proxy_warned_at < PROXY_WARNING_MS)
+        return;
+    local->proxy_warned_at = now;
+    sockaddr_format(conn_peer(n->conn), peer);
+    log_warn("a connection without a sound PROXY header was closed: --proxy-protocol-from names its address",
+             log_str("peer", peer), log_str("cause", conn_error_text(n->conn)));
+}
+
 static void on_closed(void *owner, int error)
 {
     struct newcomer *n = owner;
+    if (error == KV_EPROTO)
+        count_refused_proxy(n);
     log_debug("visitor left before its first request", log_str("error", kv_strerror(error)),
               log_str("text", conn_error_text(n->conn)));
     leave(n);
 }
 
 static const struct conn_events events = {.ready = on_ready, .data = on_data, .eof = on_eof, .closed = on_closed};
+
+static bool owes_proxy_header(const struct edge *edge, const struct conn *conn)
+{
+    if (!edge->settings.proxy_senders)
+        return false;
+    struct ip peer = ip_of(conn_peer(conn));
+    return networks_contain(edge->settings.proxy_senders, &peer);
+}
 
 void edge_accept(struct edge *edge, int fd)
 {
@@ -109,6 +140,8 @@ void edge_accept(struct edge *edge, int fd)
     DL_APPEND(edge_local(edge)->newcomers, n);
     n->deadline.expired = on_expired;
     deadline_arm(worker_current(), &n->deadline, LIMIT_HEAD_MS);
+    if (owes_proxy_header(edge, n->conn))
+        conn_expect_proxy_header(n->conn);
 }
 
 void edge_newcomers_close(struct edge *edge)

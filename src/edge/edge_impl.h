@@ -25,7 +25,8 @@ struct edge_local {
     bool draining;
     uint64_t next_request; /* numbers the requests that reach no tunnel */
     atomic_size_t alive;
-    atomic_uint_fast64_t requests, body_limit_exceeded;
+    uint64_t proxy_warned_at; /* worker_now() of the last warning about a PROXY header, if there was one */
+    atomic_uint_fast64_t requests, body_limit_exceeded, proxy_headers_refused;
     atomic_uint_fast64_t responses[EDGE_STATUS_MAX];
 };
 

@@ -39,6 +39,7 @@ static void on_handle_closed(uv_handle_t *handle)
     struct conn *c = handle->data;
     conn_tls_free(c->tls);
     chain_free(&c->out);
+    free(c->preamble);
     free(c->error_text);
     free(c);
 }
@@ -157,7 +158,8 @@ static void on_expired(struct deadline *deadline)
         stop_lingering(c);
         return;
     }
-    conn_fail(c, KV_ETIMEDOUT, c->state == CONN_HANDSHAKE ? "the TLS handshake took too long" : "timed out");
+    const char *late = c->state == CONN_HANDSHAKE ? "the TLS handshake took too long" : "timed out";
+    conn_fail(c, KV_ETIMEDOUT, c->preamble ? "no PROXY header in time" : late);
 }
 
 /* ---- reading --------------------------------------------------------------------------------------------------- */
@@ -212,6 +214,8 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer)
         return;
     }
     struct slice bytes = {buffer->base, (size_t)n};
+    if (c->preamble && c->state != CONN_LINGERING && (!conn_preamble_read(c, &bytes) || bytes.len == 0))
+        return;
     if (c->tls)
         conn_tls_read(c, bytes);
     else
@@ -480,7 +484,7 @@ void conn_become_ready(struct conn *c)
         worker_flush_later(c->worker, &c->flush);
 }
 
-static void remember_peer(struct conn *c, const struct sockaddr *address)
+void conn_remember_peer(struct conn *c, const struct sockaddr *address)
 {
     size_t len = address->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
     memcpy(&c->peer, address, len);
@@ -497,7 +501,7 @@ int conn_accept(struct worker *worker, int fd, struct tls_context *tls, const st
         return KV_ENOMEM;
     }
     getpeername(fd, (struct sockaddr *)&peer, &peer_len);
-    remember_peer(c, (struct sockaddr *)&peer);
+    conn_remember_peer(c, (struct sockaddr *)&peer);
     int error = open_handle(c, fd);
     if (error) {
         close(fd);
@@ -531,7 +535,7 @@ static void on_dialled(void *arg, int fd, const struct sockaddr *address, int er
         conn_fail(c, error, text);
         return;
     }
-    remember_peer(c, address);
+    conn_remember_peer(c, address);
     socket_set_options(fd);
     if (open_handle(c, fd) != KV_OK) {
         close(fd);

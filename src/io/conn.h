@@ -38,7 +38,7 @@ struct conn_events {
     /* Bytes left for the kernel; conn_unsent() tells how many have not. May be NULL. */
     void (*sent)(void *owner);
     /* The end, exactly once, unless conn_abort or conn_close was called by the owner itself: KV_ECLOSED for an orderly
-     * or reset peer, KV_ETIMEDOUT, KV_EREFUSED, KV_ETLS, KV_EIO. The conn is freed after the turn. */
+     * or reset peer, KV_ETIMEDOUT, KV_EREFUSED, KV_ETLS, KV_EPROTO, KV_EIO. The conn is freed after the turn. */
     void (*closed)(void *owner, int error);
 };
 
@@ -48,6 +48,11 @@ struct conn_events {
  * LIMIT_HEAD_MS. 0, KV_ENOMEM or KV_EIO. */
 int conn_accept(struct worker *worker, int fd, struct tls_context *tls, const struct conn_events *events, void *owner,
                 struct conn **out);
+
+/* The connection begins with a PROXY header (io/proxy_protocol.h), to be read before TLS and before the owner's first
+ * bytes; conn_peer tells its address from then on. To be called right after conn_accept. Without one within
+ * LIMIT_PROXY_HEADER_MS, or with a wrong one, the connection ends: KV_ETIMEDOUT, KV_EPROTO. */
+void conn_expect_proxy_header(struct conn *conn);
 
 struct dial_options {
     struct slice host; /* name or address, without brackets */
@@ -110,7 +115,7 @@ struct worker *conn_worker(const struct conn *conn);
 bool conn_is_tls(const struct conn *conn);
 /* ALPN protocol that was chosen; empty without TLS or without agreement. Lives as long as the conn. */
 struct slice conn_alpn(const struct conn *conn);
-/* The peer's socket address as it was when the connection was made. */
+/* The peer's socket address as it was when the connection was made, or as a PROXY header had it. */
 const struct sockaddr *conn_peer(const struct conn *conn);
 /* The operating system's or OpenSSL's own words for the last failure ("Connection refused"); never NULL. In `closed`.
  */

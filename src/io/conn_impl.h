@@ -1,4 +1,5 @@
-/* The inside of a connection, shared by conn.c (sockets) and conn_tls.c (records); nobody else includes it. */
+/* The inside of a connection, shared by conn.c (sockets), conn_tls.c (records) and conn_preamble.c (PROXY
+ * headers); nobody else includes it. */
 #ifndef KV_IO_CONN_IMPL_H
 #define KV_IO_CONN_IMPL_H
 
@@ -8,6 +9,7 @@
 #include "io/conn.h"
 #include "io/worker.h"
 
+struct conn_preamble;
 struct conn_tls;
 
 enum conn_state {
@@ -23,8 +25,9 @@ struct conn {
     struct worker *worker;
     const struct conn_events *events; /* NULL once the owner has closed */
     void *owner;
-    struct conn_tls *tls; /* NULL: plain */
-    struct chain out;     /* ready for the socket */
+    struct conn_tls *tls;           /* NULL: plain */
+    struct conn_preamble *preamble; /* NULL: no PROXY header is awaited */
+    struct chain out;               /* ready for the socket */
     struct pending_write *pending;
     struct flush_node flush;
     struct free_node free;
@@ -55,6 +58,12 @@ void conn_deliver(struct conn *c, struct slice bytes);
 void conn_deliver_eof(struct conn *c);
 /* Open for the owner from here on. */
 void conn_become_ready(struct conn *c);
+void conn_remember_peer(struct conn *c, const struct sockaddr *address);
+
+/* ---- conn_preamble.c, for conn.c ------------------------------------------------------------------------------- */
+
+/* Takes the PROXY header from the front of `bytes`. False when it is not whole yet or the connection has failed. */
+bool conn_preamble_read(struct conn *c, struct slice *bytes);
 
 /* ---- conn_tls.c, for conn.c ------------------------------------------------------------------------------------ */
 

@@ -271,11 +271,13 @@ def chunk(data):
 class Visitor:
     """One connection to the edge. `host` is what the Host field says."""
 
-    def __init__(self, address, host, tls=None, timeout=STEP, buffer_size=None):
+    def __init__(self, address, host, tls=None, timeout=STEP, buffer_size=None, source=None):
         self.host = host
         sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
         if buffer_size:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_size)
+        if source:
+            sock.bind(source)
         sock.settimeout(timeout)
         sock.connect(address)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
