@@ -201,7 +201,7 @@ static void push(struct h2_stream *stream, size_t len)
 static void carries_an_exchange_cut_anywhere(void **state)
 {
     for (size_t size = 1; size <= 64; size += size < 20 ? 1 : 11) {
-        struct field field = {SLICE("grpc-status"), SLICE("0")};
+        struct field field = {.name = SLICE("grpc-status"), .value = SLICE("0")};
         const struct head trailers = {.fields = &field, .count = 1, .capacity = 1};
         assert_non_null(request(false));
         push(client.stream, 1000);
@@ -247,7 +247,7 @@ static void sends_whole_heads(void **state)
     (void)state;
     struct field fields[LIMIT_HEAD_FIELDS + 33];
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
-        fields[i] = (struct field){SLICE("x-field"), SLICE("v")};
+        fields[i] = (struct field){.name = SLICE("x-field"), .value = SLICE("v")};
     struct head head = {.status = 200, .fields = fields, .count = LIMIT_HEAD_FIELDS + 33};
     request(true);
     settle(SIZE_MAX);
@@ -264,7 +264,7 @@ static void refuses_too_many_fields(void **state)
     (void)state;
     struct field fields[LIMIT_HEAD_FIELDS + 1];
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
-        fields[i] = (struct field){SLICE("cookie"), SLICE("crumb")};
+        fields[i] = (struct field){.name = SLICE("cookie"), .value = SLICE("crumb")};
     struct head head = {.method = SLICE("GET"),
                         .target = SLICE("/"),
                         .scheme = SLICE("https"),
