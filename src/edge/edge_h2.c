@@ -15,7 +15,6 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
-#include "base/pool.h"
 #include "base/random.h"
 #include "edge/edge_impl.h"
 #include "http/forward.h"
@@ -52,8 +51,9 @@ struct edge_stream {
     uint64_t body_bytes;
     bool body_ended; /* by the visitor */
     bool body_sent;  /* and all of it has gone up */
-    bool is_head, connects, answered;
-    enum edge_body_type error_type;
+    struct edge_manner manner;
+    bool no_body, connects, answered;
+    struct head *held;    /* gRPC's trailers-only answer, until it is known that nothing follows */
     uint64_t answer_left; /* of a length that the answer announced */
     bool has_length;
     size_t owed;              /* answer bytes queued whose room was not given back */
@@ -74,7 +74,8 @@ static void free_stream(struct free_node *node)
     struct edge_stream *s = (struct edge_stream *)((char *)node - offsetof(struct edge_stream, free));
     chain_free(&s->pending);
     head_free(s->trailers);
-    pool_free(s, sizeof(*s));
+    head_free(s->held);
+    free(s);
 }
 
 static void close_h2(struct edge_h2 *h2);
@@ -119,30 +120,12 @@ static void on_stream_closed(void *user, uint32_t error_code)
 
 /* ---- error answers --------------------------------------------------------------------------------------------- */
 
-/* An error answer on a stream that has had none. */
-static bool respond_error(struct edge *edge, struct h2_stream *stream, enum close_reason reason,
-                          enum edge_body_type type, bool is_head, const char *request_id)
+/* A gRPC call that has had messages, or at least a head, can still be told why there will be no more. A visitor that
+ * does not read would not read that either. */
+static bool end_grpc_call(struct edge_stream *s, enum close_reason reason)
 {
-    struct head *head = NULL;
-    struct buffer body = {0};
-    char id[EXCHANGE_ID_LEN];
-    if (!request_id || !request_id[0]) {
-        edge_request_id(edge, id);
-        request_id = id;
-    }
-    if (edge_error_make(reason, type, request_id, &head, &body) != KV_OK)
-        return false;
-    bool has_body = !is_head && body.len > 0;
-    bool sent = h2_respond(stream, head, !has_body) == KV_OK;
-    if (sent && has_body)
-        sent = chain_append(h2_stream_output(stream), body.data, body.len) == KV_OK && h2_end(stream, NULL) == KV_OK;
-    if (sent)
-        edge_count_response(edge_local(edge), head->status);
-    log_debug("answered with an error", log_str("request", request_id), log_uint("status", head->status),
-              log_str("code", reason_text(reason)->code));
-    head_free(head);
-    buffer_free(&body);
-    return sent;
+    return s->manner.is_grpc && reason_text(reason)->side != SIDE_VISITOR &&
+           edge_h2_end_grpc(s->stream, reason, s->half.id);
 }
 
 /* The request fails: the visitor is told, or the stream is reset so that nobody takes it for complete. */
@@ -150,7 +133,8 @@ static void fail_stream(struct edge_stream *s, enum close_reason reason, const c
 {
     struct edge_h2 *h2 = s->h2;
     struct h2_stream *stream = s->stream;
-    bool told = !s->answered && respond_error(h2->edge, stream, reason, s->error_type, s->is_head, s->half.id);
+    bool told =
+        s->answered ? end_grpc_call(s, reason) : edge_h2_refuse(h2->edge, stream, reason, s->manner, s->half.id);
     if (!told)
         h2_reset(stream, H2_INTERNAL_ERROR);
     else if (!s->body_ended)
@@ -202,10 +186,11 @@ static void on_answer_expired(struct deadline *deadline)
 
 /* ---- bodies going up ------------------------------------------------------------------------------------------- */
 
-/* A visitor that sends nothing holds a place in the tunnel. Raw streams may be silent for as long as they like. */
+/* A visitor that sends nothing holds a place in the tunnel. Once the service has answered, how long to wait for more is
+ * its business: a gRPC stream may be silent for hours, and so may raw bytes. */
 static void await_body(struct edge_stream *s)
 {
-    if (s->body_sent || s->connects)
+    if (s->body_sent || s->connects || s->answered)
         deadline_cancel(&s->upload);
     else
         deadline_arm(s->h2->worker, &s->upload, LIMIT_PROGRESS_MS);
@@ -301,15 +286,15 @@ static struct head *make_upgrade(const struct head *head)
 
 static struct edge_stream *stream_new(struct edge_h2 *h2, struct h2_stream *stream, const struct head *head, bool end)
 {
-    struct edge_stream *s = pool_zalloc(sizeof(*s));
+    struct edge_stream *s = calloc(1, sizeof(*s));
     if (!s)
         return NULL;
     s->h2 = h2;
     s->stream = stream;
     s->body_ended = s->body_sent = end;
-    s->is_head = slice_equals(head->method, SLICE("HEAD"));
+    s->manner = edge_manner_of(head);
+    s->no_body = s->manner.is_head;
     s->connects = head->protocol.len > 0;
-    s->error_type = edge_wanted_type(head);
     s->upload.expired = on_upload_expired;
     s->progress.expired = on_progress_expired;
     s->answer.expired = on_answer_expired;
@@ -319,17 +304,15 @@ static struct edge_stream *stream_new(struct edge_h2 *h2, struct h2_stream *stre
 static void *begin_stream(struct edge_h2 *h2, struct h2_stream *stream, const struct edge_request *request, bool end)
 {
     struct address link;
-    enum edge_body_type type = edge_wanted_type(request->head);
-    bool is_head = slice_equals(request->head->method, SLICE("HEAD"));
     enum close_reason reason = edge_admit(h2->edge, request, &link);
     struct edge_stream *s = reason == REASON_NONE ? stream_new(h2, stream, request->head, end) : NULL;
     if (reason == REASON_NONE &&
         (!s || edge_open(request, h2_conn_conn(h2->conn), &h2->peer, link, &s->half, &half_events, s) != KV_OK)) {
-        pool_free(s, sizeof(*s));
+        free(s);
         reason = REASON_INTERNAL;
     }
     if (reason != REASON_NONE) {
-        if (!respond_error(h2->edge, stream, reason, type, is_head, NULL))
+        if (!edge_h2_refuse(h2->edge, stream, reason, edge_manner_of(request->head), NULL))
             h2_reset(stream, H2_INTERNAL_ERROR);
         return NULL;
     }
@@ -418,7 +401,8 @@ static void on_credit(void *owner, size_t bytes)
     send_up(owner);
 }
 
-static void respond(struct edge_stream *s, struct head *head)
+/* Sends the final head; `end`: it is all of the answer. True unless the stream failed. */
+static bool respond(struct edge_stream *s, struct head *head, bool end)
 {
     bool switches = head->status == 101;
     if (switches) {
@@ -427,32 +411,46 @@ static void respond(struct edge_stream *s, struct head *head)
     }
     uint64_t length = 0;
     struct slice text = head_value(head, SLICE("content-length"));
-    s->has_length = text.data && !switches && !s->is_head && head->status != 204 && head->status != 304;
+    s->has_length = text.data && !switches && !s->no_body && head->status != 204 && head->status != 304;
     if (s->answered || switches != (s->connects && switches) || (s->has_length && !slice_to_u64(text, &length))) {
         fail_stream(s, REASON_ORIGIN_BAD_RESPONSE, "the answer makes no sense here");
-        return;
+        return false;
     }
     s->answer_left = length;
     s->answered = true;
-    s->is_head = s->is_head || head->status == 204 || head->status == 304; /* no body, whatever comes */
+    s->no_body = s->no_body || head->status == 204 || head->status == 304; /* no body, whatever comes */
     deadline_cancel(&s->answer);
-    if (h2_respond(s->stream, head, false) != KV_OK) {
+    if (h2_respond(s->stream, head, end) != KV_OK) {
         fail_stream(s, REASON_INTERNAL, "no memory");
-        return;
+        return false;
     }
     edge_count_response(edge_local(s->h2->edge), head->status);
     if (s->connects && !switches) {
         s->connects = false; /* refused: nothing more goes up */
         s->body_ended = true;
     }
-    send_up(s);
+    await_body(s);
+    return send_up(s);
+}
+
+static bool respond_held(struct edge_stream *s, bool end)
+{
+    struct head *head = s->held;
+    s->held = NULL;
+    bool going_on = respond(s, head, end);
+    head_free(head);
+    return going_on;
 }
 
 static void on_head(void *owner, struct head *head)
 {
     struct edge_stream *s = owner;
+    if (head->status >= 200 && !s->held && edge_is_trailers_only(head)) {
+        s->held = head;
+        return;
+    }
     if (head->status >= 200 || head->status == 101)
-        respond(s, head);
+        respond(s, head, false);
     else if (!s->answered && head->status != 100)
         h2_respond(s->stream, head, false);
     head_free(head);
@@ -461,12 +459,16 @@ static void on_head(void *owner, struct head *head)
 static void on_body(void *owner, struct chunk *chunk)
 {
     struct edge_stream *s = owner;
+    if (s->held && !respond_held(s, false)) {
+        chunk_free(chunk);
+        return;
+    }
     if (!s->answered || (s->has_length && chunk->len > s->answer_left)) {
         chunk_free(chunk);
         fail_stream(s, REASON_ORIGIN_BAD_RESPONSE, "a body longer than its length, or before its head");
         return;
     }
-    if (s->is_head) {
+    if (s->no_body) {
         half_grant(&s->half, chunk->len);
         chunk_free(chunk);
         return;
@@ -495,7 +497,12 @@ static void on_end(void *owner, struct head *trailers)
     struct edge_stream *s = owner;
     struct edge_h2 *h2 = s->h2;
     struct h2_stream *stream = s->stream;
-    if (!s->answered || (s->has_length && s->answer_left > 0) || h2_end(stream, trailers) != KV_OK) {
+    bool ended = s->held && !(trailers && trailers->count > 0);
+    if (s->held && !respond_held(s, ended)) {
+        head_free(trailers);
+        return;
+    }
+    if (!s->answered || (s->has_length && s->answer_left > 0) || (!ended && h2_end(stream, trailers) != KV_OK)) {
         fail_stream(s, REASON_ORIGIN_CLOSED, "the answer ended before it was complete");
     } else if (s->body_sent || !s->connects) {
         if (!s->body_ended) {

@@ -5,7 +5,6 @@
 #include <stdatomic.h>
 
 #include "base/buffer.h"
-#include "base/limits.h"
 #include "base/reason.h"
 #include "base/slice.h"
 #include "edge/edge.h"
@@ -13,10 +12,8 @@
 #include "io/worker.h"
 #include "tunnel/exchange.h"
 
-/* An answer's head as it is written: a whole one from the tunnel, and what framing it adds. */
-#define ANSWER_HEAD_MAX (2 * LIMIT_HEAD_BYTES)
-
 struct conn;
+struct h2_stream;
 struct edge_h1;
 struct edge_h2;
 struct newcomer;
@@ -27,7 +24,6 @@ struct edge_local {
     struct edge_h1 *h1_conns;
     struct edge_h2 *h2_conns;
     bool draining;
-    struct buffer scratch; /* a head on its way out: see edge_scratch */
     uint64_t next_request; /* numbers the requests that reach no tunnel */
     atomic_size_t alive;
     uint64_t proxy_warned_at; /* worker_now() of the last warning about a PROXY header, if there was one */
@@ -37,8 +33,7 @@ struct edge_local {
 
 struct edge {
     struct edge_settings settings;
-    struct edge_local *locals; /* one a worker */
-    unsigned count;            /* of them */
+    struct edge_local *locals;
 };
 
 static inline struct edge_local *edge_local(struct edge *edge)
@@ -61,14 +56,6 @@ static inline void edge_count_response(struct edge_local *local, unsigned status
 static inline void edge_count_body_limit(struct edge_local *local)
 {
     edge_counter_add(&local->body_limit_exceeded, 1);
-}
-
-/* The worker's own empty buffer, to write a head into; whoever asks next has it. */
-static inline struct buffer *edge_scratch(struct edge *edge)
-{
-    struct edge_local *local = edge_local(edge);
-    local->scratch.len = 0;
-    return &local->scratch;
 }
 
 /* The next of the ids for requests that reach no tunnel. */
@@ -123,6 +110,26 @@ enum edge_body_type edge_wanted_type(const struct head *request);
  * KV_ENOMEM. The caller frees both. */
 int edge_error_make(enum close_reason reason, enum edge_body_type type, const char *request_id, struct head **head,
                     struct buffer *body);
+
+/* ---- edge_h2_error.c ------------------------------------------------------------------------------------------- */
+
+/* What an error answer to a request looks like. */
+struct edge_manner {
+    enum edge_body_type type;
+    bool is_head, is_grpc;
+};
+struct edge_manner edge_manner_of(const struct head *request);
+
+/* An error answer on a stream that has had none, counted. request_id NULL or empty: a new one. False if the reason has
+ * no answer, or without memory: reset the stream. */
+bool edge_h2_refuse(struct edge *edge, struct h2_stream *stream, enum close_reason reason, struct edge_manner manner,
+                    const char *request_id);
+/* Ends a gRPC call that has had its answer's head: trailers say why there is no more. False without memory. */
+bool edge_h2_end_grpc(struct h2_stream *stream, enum close_reason reason, const char *request_id);
+
+/* Whether an answer's head is gRPC's last word already: it has to go out as one frame that ends the stream, or it is
+ * taken for metadata. */
+bool edge_is_trailers_only(const struct head *answer);
 
 /* ---- edge_h1.c ------------------------------------------------------------------------------------------------- */
 
