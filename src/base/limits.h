@@ -37,10 +37,6 @@
 #define LIMIT_KEEPALIVE_STEP_S     10
 #define LIMIT_KEEPALIVE_PROBES     3
 
-/* TLS of a server's ports */
-#define LIMIT_TLS_PAIRS            32           /* certificates; each is looked through at every handshake */
-#define LIMIT_TICKET_KEY_S         (12 * 3600L) /* a ticket key's time for new tickets, and once more for old ones */
-
 /* The tunnel's link */
 #define LIMIT_MESSAGE_BYTES        (4 * 1024 * 1024) /* one gRPC message; deployed clients refuse more */
 #define LIMIT_GREETING_BYTES       (16 * 1024)       /* one message before the peer is known: a stranger's memory */
@@ -66,6 +62,8 @@
 #define LIMIT_FIRST_BYTE_MS        120000 /* from the end of the request to the answer's head; 504 after */
 #define LIMIT_ORIGIN_IDLE_MS       30000  /* a pooled connection to the local service */
 #define LIMIT_ORIGIN_IDLE_MAX      256    /* how many of them are kept */
+#define LIMIT_ORIGIN_MUX_MAX       8      /* HTTP/2 connections to it; requests beyond their streams wait for one */
+#define LIMIT_ORIGIN_REPLAY_BYTES  (16 * 1024) /* of a request's body, kept until the service has begun with it */
 
 /* Sessions */
 #define LIMIT_CONCURRENT           256 /* exchanges of one tunnel, --max-concurrent */

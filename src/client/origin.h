@@ -11,7 +11,8 @@
  *
  * What the owner cannot take stays here, at most one read of it, and the service is not read from until origin_read_on.
  * A connection that was kept from an earlier exchange and turns out to be dead before a byte of the answer came is
- * replaced by a new one, once, if the request has no body and may be repeated (RFC 9112, 9.3.1).
+ * replaced by a new one, once, if the request has no body and may be repeated (RFC 9112, 9.3.1). Over HTTP/2, what the
+ * service says it has not begun with is sent again, too (RFC 9113, 8.7).
  *
  * All functions run on the pool's worker. No event is delivered from inside these calls but origin_read_on.
  */
@@ -26,10 +27,12 @@
 #include "base/chunk.h"
 #include "base/reason.h"
 #include "client/origin_head.h"
+#include "client/origin_mux.h"
 #include "http/http1.h"
 #include "io/worker.h"
 
 struct conn;
+struct h2_stream;
 struct origin;
 struct origin_pool;
 
@@ -72,7 +75,7 @@ struct origin {
     enum http1_framing framing;
     uint64_t length_left; /* of a body with a length */
     size_t owed;          /* bytes given to us that have not been told as left */
-    struct chain early;   /* of an upgrade: bytes before the 101 */
+    struct chain early;   /* bytes that cannot go yet: of an upgrade before the 101, or before there is a connection */
     bool upgrade;         /* asked for */
     bool request_ended;
 
@@ -93,6 +96,15 @@ struct origin {
     bool reused; /* from the pool: may be dead already */
     bool heard;  /* a byte of the answer came */
     bool keep_alive;
+
+    /* over HTTP/2 */
+    struct origin_seat seat;
+    struct h2_stream *stream; /* NULL: waits for a seat, or over */
+    struct chain replay;      /* a copy of the request's body, while the request may have to be sent again */
+    bool replayable;
+    unsigned tries;
+    struct head *request_trailers, *answer_trailers;
+    bool answer_whole; /* nothing more comes; the rest is in `in` */
 };
 
 /* Starts with a head that stays the caller's and lives until the end. response_ms bounds the wait from the request's

@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "client/origin.h"
+#include "client/origin_mux.h"
 #include "client/origin_pool.h"
 #include "io/conn.h"
 
@@ -112,7 +113,7 @@ static int connect_to_service(struct origin *o, bool fresh)
     o->conn = fresh ? NULL : origin_pool_take(o->pool, &conn_events, o);
     o->reused = o->ready = o->conn != NULL;
     if (!o->conn)
-        o->conn = origin_pool_dial(o->pool, &conn_events, o);
+        o->conn = origin_pool_dial(o->pool, false, &conn_events, o);
     return o->conn ? KV_OK : KV_ENOMEM;
 }
 
@@ -425,31 +426,16 @@ static void on_eof(void *owner)
         ended_early(o, NULL);
 }
 
-static enum close_reason reason_of_dial(int error)
-{
-    switch (error) {
-    case KV_EREFUSED:
-        return REASON_ORIGIN_REFUSED;
-    case KV_ETIMEDOUT:
-        return REASON_ORIGIN_CONNECT_TIMEOUT;
-    case KV_ETLS:
-    case KV_ECLOSED:
-        return REASON_ORIGIN_TLS; /* connected, and ended in the handshake */
-    case KV_ENOMEM:
-        return REASON_INTERNAL;
-    default:
-        return REASON_ORIGIN_UNREACHABLE;
-    }
-}
-
 static void on_closed(void *owner, int error)
 {
     struct origin *o = owner;
     const char *text = conn_error_text(o->conn);
-    if (o->ready)
+    if (o->ready) {
         ended_early(o, text);
-    else
-        fail(o, reason_of_dial(error), text);
+        return;
+    }
+    origin_muxes_forget(origin_pool_muxes(o->pool));
+    fail(o, origin_pool_reason(error), text);
 }
 
 static const struct conn_events conn_events = {

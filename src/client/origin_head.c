@@ -4,6 +4,8 @@
  */
 #include "client/origin_head.h"
 
+#include <openssl/evp.h>
+
 #include "base/error.h"
 #include "base/limits.h"
 #include "http/forward.h"
@@ -100,6 +102,81 @@ void origin_head_prepare(struct head *head, struct slice host_header, struct sli
     remove_named_by_connection(head);
     head_remove(head, SLICE("expect")); /* the body comes without being asked for */
     set_host(head, host_header, authority);
+}
+
+/* ---- over HTTP/2 ----------------------------------------------------------------------------------------------- */
+
+static struct slice first_protocol(const struct head *request)
+{
+    struct slice list = request->protocol, first = {0};
+    (void)slice_next_element(&list, &first);
+    return first;
+}
+
+/* Whether a field goes into the request as HTTP/2 has it. */
+static bool belongs_in_h2(const struct field *field, enum http1_framing framing, bool connect)
+{
+    if (field_is(field, SLICE("te")))
+        return true; /* "trailers", or it would not be there any more */
+    if (field_is(field, SLICE("content-length")))
+        return framing == HTTP1_LENGTH;
+    if (connect && field_is(field, SLICE("sec-websocket-key")))
+        return false;
+    return !field_is(field, SLICE("host")) && !forward_is_hop_by_hop(field->name);
+}
+
+int origin_head_for_h2(const struct head *request, enum http1_framing framing, bool tls, bool connect, struct head *out)
+{
+    out->method = connect ? SLICE("CONNECT") : request->method;
+    out->protocol = connect ? first_protocol(request) : (struct slice){0};
+    out->target = request->target;
+    out->scheme = tls ? SLICE("https") : SLICE("http");
+    out->authority = request->authority.len > 0 ? request->authority : head_value(request, SLICE("host"));
+    for (size_t i = 0; i < request->count; i++) {
+        const struct field *field = &request->fields[i];
+        bool again = field_is(field, SLICE("content-length")) && head_find(out, field->name);
+        if (belongs_in_h2(field, framing, connect) && !again && head_add(out, field->name, field->value) != KV_OK)
+            return KV_EINVAL;
+    }
+    return KV_OK;
+}
+
+#define WEBSOCKET_GUID  "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+#define SHA1_BYTES      20
+#define ACCEPT_TEXT_LEN 28 /* of base64 for SHA1_BYTES */
+#define KEY_BYTES_MAX   64 /* a key has 24 characters; what is no key is answered all the same, but not at any length */
+
+static int add_websocket_accept(struct head *answer, struct slice key)
+{
+    char text[KEY_BYTES_MAX + sizeof(WEBSOCKET_GUID)];
+    unsigned char digest[SHA1_BYTES];
+    char accept[ACCEPT_TEXT_LEN + 1];
+    if (key.len == 0 || key.len > KEY_BYTES_MAX)
+        return KV_OK;
+    memcpy(text, key.data, key.len);
+    memcpy(text + key.len, WEBSOCKET_GUID, sizeof(WEBSOCKET_GUID) - 1);
+    if (EVP_Digest(text, key.len + sizeof(WEBSOCKET_GUID) - 1, digest, NULL, EVP_sha1(), NULL) != 1)
+        return KV_ENOMEM;
+    int len = EVP_EncodeBlock((unsigned char *)accept, digest, sizeof(digest));
+    return head_add(answer, SLICE("sec-websocket-accept"), (struct slice){accept, (size_t)len});
+}
+
+struct head *origin_head_switched(const struct head *request, const struct head *answer)
+{
+    struct slice protocol = first_protocol(request);
+    struct head *switched = head_copy(answer, 1, protocol.len + sizeof("sec-websocket-accept") + ACCEPT_TEXT_LEN);
+    if (!switched)
+        return NULL;
+    switched->status = 101;
+    switched->protocol = head_intern(switched, protocol);
+    head_remove(switched, SLICE("sec-websocket-accept"));
+    int error = KV_OK;
+    if (slice_equals_nocase(protocol, SLICE("websocket")))
+        error = add_websocket_accept(switched, head_value(request, SLICE("sec-websocket-key")));
+    if (!error)
+        return switched;
+    head_free(switched);
+    return NULL;
 }
 
 bool origin_head_is_idempotent(const struct head *head)

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/limits.h"
 #include "base/slice.h"
 #include "http/head.h"
 #include "http/http1.h"
@@ -34,6 +35,23 @@ int origin_head_framing(const struct head *head, struct origin_framing *out);
  * have to outlive the head. Fields of framing and connection are left for the writer, which makes its own.
  */
 void origin_head_prepare(struct head *head, struct slice host_header, struct slice authority);
+
+/* Fields of a request over HTTP/2: those that the wire lets through. */
+#define ORIGIN_H2_FIELDS_MAX (LIMIT_HEAD_FIELDS + 32)
+
+/*
+ * The same request for HTTP/2 (RFC 9113, 8.2.2 and 8.3.1): scheme and authority for the pseudo fields, and the fields
+ * without Host, those of the connection, and a length that does not delimit the body; "te: trailers" stays. An upgrade
+ * becomes an extended CONNECT for its first protocol if `connect`, and without it the plain request that a service may
+ * always take it for (RFC 9110, 7.8). `out` borrows from `request` and over storage for ORIGIN_H2_FIELDS_MAX fields. 0,
+ * or KV_EINVAL for more fields than that.
+ */
+int origin_head_for_h2(const struct head *request, enum http1_framing framing, bool tls, bool connect,
+                       struct head *out);
+
+/* The 101 that an upgrade's visitor waits for, made of the 2xx with which the service took an extended CONNECT: with
+ * the protocol and, for a WebSocket, the answer to the visitor's key (RFC 6455, 4.2.2). NULL without memory. */
+struct head *origin_head_switched(const struct head *request, const struct head *answer);
 
 /* True if sending the request twice is sending it once (RFC 9110, 9.2.2). */
 bool origin_head_is_idempotent(const struct head *head);

@@ -7,7 +7,9 @@
 
 #include <stdlib.h>
 
+#include "base/error.h"
 #include "base/limits.h"
+#include "client/origin_mux.h"
 #include "io/conn.h"
 #include "io/tls.h"
 #include "io/worker.h"
@@ -23,6 +25,7 @@ struct place {
 struct origin_pool {
     struct worker *worker;
     struct origin_target target;
+    struct origin_muxes *muxes;
     struct buffer scratch;
     struct place *newest, *free;
     struct place places[LIMIT_ORIGIN_IDLE_MAX];
@@ -108,17 +111,34 @@ struct conn *origin_pool_take(struct origin_pool *pool, const struct conn_events
 
 /* ---- new ones -------------------------------------------------------------------------------------------------- */
 
-struct conn *origin_pool_dial(struct origin_pool *pool, const struct conn_events *events, void *owner)
+struct conn *origin_pool_dial(struct origin_pool *pool, bool with_h2, const struct conn_events *events, void *owner)
 {
     const struct origin_target *target = &pool->target;
     struct dial_options options = {
         .host = url_dial_host(&target->url),
         .port = target->url.port,
-        .tls = target->tls,
+        .tls = with_h2 ? target->tls : target->tls_h1,
         .tls_name = slice_of(target->url.host),
         .timeout_ms = target->connect_ms,
     };
     return conn_dial(pool->worker, &options, events, owner);
+}
+
+enum close_reason origin_pool_reason(int error)
+{
+    switch (error) {
+    case KV_EREFUSED:
+        return REASON_ORIGIN_REFUSED;
+    case KV_ETIMEDOUT:
+        return REASON_ORIGIN_CONNECT_TIMEOUT;
+    case KV_ETLS:
+    case KV_ECLOSED:
+        return REASON_ORIGIN_TLS; /* connected, and ended in the handshake */
+    case KV_ENOMEM:
+        return REASON_INTERNAL;
+    default:
+        return REASON_ORIGIN_UNREACHABLE;
+    }
 }
 
 /* ---- the pool -------------------------------------------------------------------------------------------------- */
@@ -130,8 +150,17 @@ struct origin_pool *origin_pool_new(struct worker *worker, const struct origin_t
         return NULL;
     pool->worker = worker;
     pool->target = *target;
-    if (pool->target.tls)
-        tls_context_ref(pool->target.tls);
+    if (target->url.tls || target->url.h2c) {
+        pool->muxes = origin_muxes_new(pool);
+        if (!pool->muxes) {
+            free(pool);
+            return NULL;
+        }
+    }
+    if (target->tls)
+        tls_context_ref(target->tls);
+    if (target->tls_h1)
+        tls_context_ref(target->tls_h1);
     pool->scratch.limit = 2UL * WIRE_HEAD_BYTES; /* text of a head, and ": " and CRLF of each field */
     for (size_t i = LIMIT_ORIGIN_IDLE_MAX; i-- > 0;) {
         struct place *place = &pool->places[i];
@@ -149,9 +178,26 @@ void origin_pool_free(struct origin_pool *pool)
         return;
     while (pool->newest)
         conn_abort(vacate(pool->newest), false);
+    origin_muxes_free(pool->muxes);
     tls_context_free(pool->target.tls);
+    tls_context_free(pool->target.tls_h1);
     buffer_free(&pool->scratch);
     free(pool);
+}
+
+struct origin_muxes *origin_pool_muxes(const struct origin_pool *pool)
+{
+    return pool->muxes;
+}
+
+bool origin_pool_is_tls(const struct origin_pool *pool)
+{
+    return pool->target.url.tls;
+}
+
+unsigned origin_pool_connect_ms(const struct origin_pool *pool)
+{
+    return pool->target.connect_ms;
 }
 
 struct worker *origin_pool_worker(const struct origin_pool *pool)

@@ -1,27 +1,32 @@
 /*
- * Connections to the local service: dialled when a request needs one, kept for the next when it is done. The newest
- * idle one is taken first, so that a burst's surplus ages and goes (LIMIT_ORIGIN_IDLE_MS, LIMIT_ORIGIN_IDLE_MAX).
+ * Connections to the local service. Those for HTTP/1.1 are dialled when a request needs one and kept for the next when
+ * it is done; the newest idle one is taken first, so that a burst's surplus ages and goes (LIMIT_ORIGIN_IDLE_MS,
+ * LIMIT_ORIGIN_IDLE_MAX). Those for HTTP/2, which requests share, are in origin_mux.h.
  *
  * One pool a client; all functions run on its worker.
  */
 #ifndef KV_CLIENT_ORIGIN_POOL_H
 #define KV_CLIENT_ORIGIN_POOL_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/buffer.h"
+#include "base/reason.h"
 #include "client/url.h"
 
 struct conn;
 struct conn_events;
+struct origin_muxes;
 struct origin_pool;
 struct tls_context;
 struct worker;
 
 struct origin_target {
     struct url url;
-    struct tls_context *tls; /* for https; the pool takes a reference of its own */
-    unsigned connect_ms;     /* name, all addresses and the TLS handshake together */
+    struct tls_context *tls;    /* for https, with ALPN "h2" and "http/1.1"; the pool takes a reference of its own */
+    struct tls_context *tls_h1; /* the same with "http/1.1" alone */
+    unsigned connect_ms;        /* name, all addresses and the TLS handshake together */
 };
 
 /* NULL without memory. */
@@ -31,11 +36,18 @@ void origin_pool_free(struct origin_pool *pool);
 
 /* An idle connection, now the caller's, or NULL when there is none. */
 struct conn *origin_pool_take(struct origin_pool *pool, const struct conn_events *events, void *owner);
-/* A new connection; see conn_dial. */
-struct conn *origin_pool_dial(struct origin_pool *pool, const struct conn_events *events, void *owner);
+/* A new connection, see conn_dial; for https one that offers HTTP/2 as well or speaks HTTP/1.1 alone. */
+struct conn *origin_pool_dial(struct origin_pool *pool, bool with_h2, const struct conn_events *events, void *owner);
+/* Why a connection could not be made, from the error in `closed`. */
+enum close_reason origin_pool_reason(int error);
 /* Keeps a connection whose last exchange is complete in both directions, for at most idle_ms. */
 void origin_pool_put(struct origin_pool *pool, struct conn *conn, uint64_t idle_ms);
 
+/* The connections for HTTP/2; NULL for a service that is spoken to over HTTP/1.1 alone. */
+struct origin_muxes *origin_pool_muxes(const struct origin_pool *pool);
+
+bool origin_pool_is_tls(const struct origin_pool *pool);
+unsigned origin_pool_connect_ms(const struct origin_pool *pool);
 struct worker *origin_pool_worker(const struct origin_pool *pool);
 /* An empty buffer to write a head into; its content is valid until the next call. */
 struct buffer *origin_pool_scratch(struct origin_pool *pool);

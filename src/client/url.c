@@ -38,9 +38,9 @@ static struct slice behind(struct slice s, size_t n)
     return (struct slice){s.data + n, s.len - n};
 }
 
-/* Cuts "http://" or "https://" (case does not matter: RFC 3986, 3.1). 1: cut; 0: there is no scheme; negative: refused.
- */
-static int cut_scheme(struct slice *rest, bool *tls, char *error)
+/* Cuts "http://", "https://" or, where `h2c` is not NULL, "h2c://" (case does not matter: RFC 3986, 3.1). 1: cut; 0:
+ * there is no scheme; negative: refused. */
+static int cut_scheme(struct slice *rest, bool *tls, bool *h2c, char *error)
 {
     static const char mark[] = "://";
     size_t colon = find_any(*rest, ":/?#");
@@ -50,8 +50,11 @@ static int cut_scheme(struct slice *rest, bool *tls, char *error)
         return 0;
     }
     *tls = slice_equals_nocase(scheme, SLICE("https"));
-    if (!*tls && !slice_equals_nocase(scheme, SLICE("http")))
-        return refuse(error, "'%.*s' is no scheme for this; give http:// or https://", (int)scheme.len, scheme.data);
+    if (h2c)
+        *h2c = slice_equals_nocase(scheme, SLICE("h2c"));
+    if (!*tls && !(h2c && *h2c) && !slice_equals_nocase(scheme, SLICE("http")))
+        return refuse(error, "'%.*s' is no scheme for this; give http://%s or https://", (int)scheme.len, scheme.data,
+                      h2c ? ", h2c://" : "");
     *rest = behind(*rest, colon + sizeof(mark) - 1);
     return 1;
 }
@@ -118,7 +121,7 @@ static int set_host(struct slice host, struct url *out, char *error)
         return refuse(error, "has no valid host: '%s' is no address", out->host);
 
     bool own_port = out->port == (out->tls ? HTTPS_PORT : HTTP_PORT);
-    int shown = snprintf(out->text, sizeof(out->text), "%s://%s", out->tls ? "https" : "http", name);
+    int shown = snprintf(out->text, sizeof(out->text), "%s://%s", out->tls ? "https" : out->h2c ? "h2c" : "http", name);
     if (!own_port)
         snprintf(out->text + shown, sizeof(out->text) - (size_t)shown, ":%u", (unsigned)out->port);
     return 0;
@@ -170,7 +173,7 @@ int url_parse_service(struct slice text, struct url *out, char *error)
         result = set_host(SLICE("127.0.0.1"), &url, error);
     } else {
         struct slice rest = text;
-        int scheme = cut_scheme(&rest, &url.tls, error);
+        int scheme = cut_scheme(&rest, &url.tls, &url.h2c, error);
         uint16_t default_port = scheme == 0 ? 0 : url.tls ? HTTPS_PORT : HTTP_PORT;
         result = scheme < 0 ? scheme : parse_authority(rest, default_port, &url, error);
     }
@@ -186,7 +189,7 @@ int url_parse_endpoint(struct slice text, struct url *out, char *error)
     int result = check_printable(text, error);
     if (result != 0)
         return result;
-    int scheme = cut_scheme(&rest, &url.tls, error);
+    int scheme = cut_scheme(&rest, &url.tls, NULL, error);
     if (scheme == 0)
         return refuse(error, "has no scheme; give http://HOST:PORT or https://HOST");
     result = scheme < 0 ? scheme : parse_authority(rest, url.tls ? HTTPS_PORT : HTTP_PORT, &url, error);

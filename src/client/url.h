@@ -17,6 +17,7 @@
 
 struct url {
     bool tls;
+    bool h2c; /* HTTP/2 without TLS and without asking (RFC 9113, 3.3); services only */
     /* A bare port was given, so the service is "on this machine": the text says 127.0.0.1, and [::1] is tried too. */
     bool local;
     uint16_t port;
@@ -24,9 +25,9 @@ struct url {
     char text[URL_TEXT_LEN];         /* as shown: "http://127.0.0.1:3000"; without the scheme's own port */
 };
 
-/* What --url takes: "http://host[:port]", "https://host[:port]", "host:port" and "port", the latter two for http; an
- * IPv6 host stands in brackets; a single "/" may follow. 0, or KV_EINVAL with the reason in error[URL_ERROR_LEN], as
- * the rest of a sentence that begins with the value. Any thread. */
+/* What --url takes: "http://host[:port]", "https://host[:port]", "h2c://host[:port]", "host:port" and "port", the
+ * latter two for http; an IPv6 host stands in brackets; a single "/" may follow. 0, or KV_EINVAL with the reason in
+ * error[URL_ERROR_LEN], as the rest of a sentence that begins with the value. Any thread. */
 int url_parse_service(struct slice text, struct url *out, char *error);
 
 /* What --endpoint takes: a URL with "http://" or "https://"; the port is 80 or 443 when there is none. As above. */

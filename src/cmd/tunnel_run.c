@@ -167,9 +167,8 @@ static bool is_loopback(struct slice host)
 /* A service on this machine usually has a certificate that nobody can verify, made by a development server for itself,
  * and nobody sits between us and it: whoever could answer on its loopback port could read its key as well. So only
  * --origin-ca asks for proof there. */
-static int make_origin_tls(const struct tunnel_run *run, struct tls_context **out)
+static int make_origin_tls(const struct tunnel_run *run, const char *const *alpn, struct tls_context **out)
 {
-    static const char *const alpn[] = {"http/1.1", NULL};
     char error[TLS_ERROR_LEN];
     if (!run->url.tls)
         return CLI_EXIT_OK;
@@ -194,7 +193,8 @@ int tunnel_run(void *settings)
 {
     struct tunnel_run *run = settings;
     struct settings resolved;
-    struct tls_context *endpoint_tls = NULL, *origin_tls = NULL;
+    static const char *const either[] = {"h2", "http/1.1", NULL};
+    struct tls_context *endpoint_tls = NULL, *origin_tls = NULL, *origin_tls_h1 = NULL;
     log_configure(run->has_log_level ? run->log_level : LOG_LEVEL_INFO, run->log_format);
     int status = cli_settle_pings(&run->ping_ms, &run->dead_ms);
     if (status == CLI_EXIT_OK)
@@ -204,9 +204,12 @@ int tunnel_run(void *settings)
     status = make_endpoint_tls(&resolved, &endpoint_tls);
     if (status != CLI_EXIT_OK)
         goto free_settings;
-    status = make_origin_tls(run, &origin_tls);
+    status = make_origin_tls(run, either, &origin_tls);
     if (status != CLI_EXIT_OK)
         goto free_endpoint_tls;
+    status = make_origin_tls(run, either + 1, &origin_tls_h1);
+    if (status != CLI_EXIT_OK)
+        goto free_origin_tls;
 
     raise_descriptor_limit();
     struct process process = {
@@ -221,6 +224,7 @@ int tunnel_run(void *settings)
                     {
                         .target = {.url = run->url,
                                    .tls = origin_tls,
+                                   .tls_h1 = origin_tls_h1,
                                    .connect_ms = run->has_connect ? (unsigned)run->connect_ms : LIMIT_CONNECT_MS},
                         .host_header = run->host_header,
                         .response_ms = run->has_response ? (unsigned)run->response_ms : LIMIT_FIRST_BYTE_MS,
@@ -233,6 +237,8 @@ int tunnel_run(void *settings)
     process.options.arg = &process;
     status = run_client(&process);
 
+    tls_context_free(origin_tls_h1);
+free_origin_tls:
     tls_context_free(origin_tls);
 free_endpoint_tls:
     tls_context_free(endpoint_tls);

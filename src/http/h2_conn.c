@@ -24,6 +24,8 @@ struct h2_conn {
     uint64_t heard; /* worker_now() of the last bytes */
     bool paused;
     bool parting; /* with `closing`: the peer closes first */
+    int error;    /* set when the connection has failed, with its text */
+    const char *text;
     bool closing; /* muted; the next fill puts the rest out and closes */
 };
 
@@ -63,6 +65,8 @@ static void fail(struct h2_conn *hc, int error, const char *text)
     const struct h2_conn_events *events = hc->events;
     void *owner = hc->owner;
     struct conn *conn = hc->conn;
+    hc->error = error;
+    hc->text = text;
     h2_close_streams(hc->session, H2_CANCEL);
     if (!hc->conn || hc->closing) /* a stream's `closed` ended us */
         return;
@@ -106,7 +110,7 @@ static void on_fill(void *owner)
     if (!hc->conn || hc->closing) /* an event ended us; the next flush closes */
         return;
     if (error)
-        fail(hc, error, error == KV_ELIMIT ? "the peer floods us" : "the HTTP/2 session failed");
+        fail(hc, error, "the HTTP/2 session failed");
     else if (h2_finished(hc->session))
         fail(hc, KV_EPROTO, "the HTTP/2 session was ended");
     else
@@ -131,7 +135,7 @@ static void on_data(void *owner, struct slice bytes)
         return;
     pull(hc, SIZE_MAX); /* the GOAWAY that says why */
     if (hc->conn && !hc->closing)
-        fail(hc, error, error == KV_ELIMIT ? "the peer floods us" : "the peer broke HTTP/2");
+        fail(hc, error, "the peer broke HTTP/2");
 }
 
 static void on_eof(void *owner)
@@ -147,6 +151,8 @@ static void on_closed(void *owner, int error)
     const struct h2_conn_events *events = hc->events;
     void *user = hc->owner;
     struct conn *conn = hc->conn;
+    hc->error = error;
+    hc->text = conn_error_text(conn);
     if (!hc->closing)
         h2_close_streams(hc->session, H2_CANCEL);
     if (!hc->conn)
@@ -226,6 +232,12 @@ struct h2_session *h2_conn_session(struct h2_conn *hc)
 struct conn *h2_conn_conn(struct h2_conn *hc)
 {
     return hc->conn;
+}
+
+int h2_conn_error(const struct h2_conn *hc, const char **text)
+{
+    *text = hc->text;
+    return hc->error;
 }
 
 void h2_conn_close(struct h2_conn *hc, uint32_t error_code)

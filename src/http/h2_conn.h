@@ -14,8 +14,7 @@ struct h2_conn;
 struct h2_conn_events {
     struct h2_events h2; /* their owner is the one given to h2_conn_new */
     /* The connection ended by itself, once; every stream has had its `closed` before. `error` and `text` as the
-     * connection told them, KV_EPROTO when the peer broke HTTP/2, or KV_ELIMIT when it flooded us. The h2_conn is freed
-     * after the turn. */
+     * connection told them, or KV_EPROTO when the peer broke HTTP/2. The h2_conn is freed after the turn. */
     void (*ended)(void *owner, int error, const char *text);
 };
 
@@ -27,6 +26,8 @@ int h2_conn_new(struct conn *conn, const struct h2_options *options, const struc
 
 struct h2_session *h2_conn_session(struct h2_conn *hc);
 struct conn *h2_conn_conn(struct h2_conn *hc);
+/* For a stream's `closed`: 0 while the connection lives, otherwise the error that `ended` will tell, and its text. */
+int h2_conn_error(const struct h2_conn *hc, const char **text);
 
 /* Sends what is queued, GOAWAY with error_code last, and closes; no event comes after. NULL is legal. */
 void h2_conn_close(struct h2_conn *hc, uint32_t error_code);

@@ -200,10 +200,6 @@ static ssize_t parse_head(enum side side, struct slice input, size_t *scanned, s
         place = begin;
         len = parse_lines(side, in, start, &place, m);
     }
-    if (len > 0) {
-        m->head.block = (struct slice){input.data, (size_t)len};
-        m->head.judged = true; /* believed once the head as a whole is */
-    }
     if (len != 0)
         return len;
     if (input.len >= LIMIT_HEAD_BYTES)
@@ -242,28 +238,18 @@ static void gather(const struct head *head, struct control *c)
     *c = (struct control){0};
     for (size_t i = 0; i < head->count; i++) {
         const struct field *field = &head->fields[i];
-        switch (field->id) {
-        case FIELD_HOST:
+        if (field_is(field, SLICE("host")))
             note(field->value, &c->hosts, &c->host);
-            break;
-        case FIELD_CONTENT_LENGTH:
+        else if (field_is(field, SLICE("content-length")))
             note(field->value, &c->lengths, &c->length);
-            break;
-        case FIELD_TRANSFER_ENCODING:
+        else if (field_is(field, SLICE("transfer-encoding")))
             note(field->value, &c->codings, &c->coding);
-            break;
-        case FIELD_CONNECTION:
+        else if (field_is(field, SLICE("connection")))
             read_connection(field->value, c);
-            break;
-        case FIELD_UPGRADE:
+        else if (field_is(field, SLICE("upgrade")))
             note(field->value, &c->upgrades, &c->upgrade);
-            break;
-        case FIELD_EXPECT:
+        else if (field_is(field, SLICE("expect")))
             note(field->value, &c->expects, &c->expect);
-            break;
-        default:
-            break;
-        }
     }
 }
 
@@ -461,7 +447,7 @@ static const char *merge_lengths(struct http1_message *m)
     uint16_t count = 0;
     for (uint16_t i = 0; i < m->head.count; i++) {
         struct field *field = &m->fields[i];
-        if (field->id != FIELD_CONTENT_LENGTH) {
+        if (!field_is(field, SLICE("content-length"))) {
             m->fields[count++] = *field;
             continue;
         }
@@ -482,7 +468,7 @@ static const char *merge_lengths(struct http1_message *m)
             if (kept)
                 continue;
             kept = &m->fields[count++];
-            *kept = (struct field){field->name, element, field->id};
+            *kept = (struct field){field->name, element};
             m->length = length;
         }
     }

@@ -1,10 +1,10 @@
 /* The messages between two halves of an exchange, and what each does to the half that gets it. */
 #include "tunnel/exchange.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
-#include "base/pool.h"
 
 enum exchange_kind {
     EXCHANGE_OPEN,
@@ -20,7 +20,6 @@ enum exchange_kind {
 struct exchange_message {
     struct message base;
     enum exchange_kind kind;
-    uint16_t size; /* of the message around this */
     union {
         struct head *head;   /* HEAD; END: trailers or NULL */
         struct chunk *chunk; /* DATA */
@@ -72,11 +71,6 @@ void exchange_id(char out[EXCHANGE_ID_LEN], const char *session, uint64_t number
     out[len] = '\0';
 }
 
-static void release(struct exchange_message *m)
-{
-    pool_free(m, m->size);
-}
-
 static void drop(struct message *message)
 {
     struct exchange_message *m = (struct exchange_message *)message;
@@ -84,16 +78,16 @@ static void drop(struct message *message)
         head_free(m->head);
     else if (m->kind == EXCHANGE_DATA)
         chunk_free(m->chunk);
-    release(m);
+    free(m);
 }
 
-/* Not cleared but for this: whoever makes one fills it. */
 static void *make(enum exchange_kind kind, size_t size, void (*dropped)(struct message *))
 {
-    struct exchange_message *m = pool_alloc(size);
+    struct exchange_message *m = calloc(1, size);
     if (!m)
         return NULL;
-    *m = (struct exchange_message){.base.drop = dropped, .kind = kind, .size = (uint16_t)size};
+    m->base.drop = dropped;
+    m->kind = kind;
     return m;
 }
 
@@ -113,14 +107,14 @@ static void drop_open(struct message *message)
     struct open_message *m = (struct open_message *)message;
     send_reset(m->from, REASON_NO_TUNNEL, "the tunnel has just gone");
     head_free(m->open.head);
-    release(&m->exchange);
+    free(m);
 }
 
 static void drop_opened(struct message *message)
 {
     struct opened_message *m = (struct opened_message *)message;
     send_reset(m->from, REASON_VISITOR_GONE, "the request was given up before it was taken");
-    release(&m->exchange);
+    free(m);
 }
 
 /* ---- receiving ------------------------------------------------------------------------------------------------- */
@@ -190,7 +184,7 @@ static void receive(struct receiver *receiver, struct message *message)
         m->base.drop(&m->base);
         return;
     }
-    release(m);
+    free(m);
 }
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */
@@ -209,7 +203,7 @@ int half_open(struct half *half, struct worker *worker, struct address to, struc
         return KV_ENOMEM;
     int error = attach(half, worker, events, owner);
     if (error) {
-        release(&m->exchange);
+        free(m);
         return error;
     }
     m->from = half->receiver.address;
@@ -237,8 +231,7 @@ int half_accept(struct half *half, struct worker *worker, struct message *open, 
     struct open_message *m = (struct open_message *)open;
     struct opened_message *answer = make(EXCHANGE_OPENED, sizeof(*answer), drop_opened);
     if (!answer || attach(half, worker, events, owner) != KV_OK) {
-        if (answer)
-            release(&answer->exchange);
+        free(answer);
         exchange_refuse(open, REASON_INTERNAL, "no memory");
         return KV_ENOMEM;
     }
@@ -251,7 +244,7 @@ int half_accept(struct half *half, struct worker *worker, struct message *open, 
     memcpy(answer->id, m->open.id, sizeof(answer->id));
     message_send(half->peer, &answer->exchange.base);
     head_free(m->open.head);
-    release(&m->exchange);
+    free(m);
     return KV_OK;
 }
 
@@ -260,7 +253,7 @@ void exchange_refuse(struct message *open, enum close_reason reason, const char 
     struct open_message *m = (struct open_message *)open;
     send_reset(m->from, reason, text);
     head_free(m->open.head);
-    release(&m->exchange);
+    free(m);
 }
 
 /* ---- sending --------------------------------------------------------------------------------------------------- */

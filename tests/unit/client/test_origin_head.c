@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -132,6 +133,87 @@ static void test_host(void **state)
     head_free(h);
 }
 
+/* "name: value|" of each field, in order. */
+static void assert_fields(const struct head *h, const char *text)
+{
+    char got[512] = "";
+    for (size_t i = 0; i < h->count; i++) {
+        size_t len = strlen(got);
+        snprintf(got + len, sizeof(got) - len, "%.*s: %.*s|", (int)h->fields[i].name.len, h->fields[i].name.data,
+                 (int)h->fields[i].value.len, h->fields[i].value.data);
+    }
+    assert_string_equal(got, text);
+}
+
+static void test_request_over_http2(void **state)
+{
+    (void)state;
+    struct field storage[ORIGIN_H2_FIELDS_MAX];
+    struct head out;
+    struct head *h = make("POST", "",
+                          FIELDS("host", "h:1", "te", "trailers", "transfer-encoding", "chunked", "content-length", "5",
+                                 "keep-alive", "3", "proxy-connection", "x", "x-a", "1"));
+    head_borrow(&out, storage, ORIGIN_H2_FIELDS_MAX);
+    assert_int_equal(origin_head_for_h2(h, HTTP1_CHUNKED, true, false, &out), 0);
+    assert_fields(&out, "te: trailers|x-a: 1|");
+    assert_true(slice_equals(out.authority, SLICE("h:1")));
+    assert_true(slice_equals(out.scheme, SLICE("https")));
+    assert_true(slice_equals(out.method, SLICE("POST")));
+    assert_int_equal(out.protocol.len, 0);
+    head_free(h);
+
+    h = make("PUT", "", FIELDS("content-length", "5", "content-length", "5"));
+    h->authority = SLICE("a:2");
+    head_borrow(&out, storage, ORIGIN_H2_FIELDS_MAX);
+    assert_int_equal(origin_head_for_h2(h, HTTP1_LENGTH, false, false, &out), 0);
+    assert_fields(&out, "content-length: 5|");
+    assert_true(slice_equals(out.authority, SLICE("a:2")));
+    assert_true(slice_equals(out.scheme, SLICE("http")));
+    head_borrow(&out, storage, 0);
+    assert_int_equal(origin_head_for_h2(h, HTTP1_LENGTH, false, false, &out), KV_EINVAL);
+    head_free(h);
+}
+
+static void test_upgrade_over_http2(void **state)
+{
+    (void)state;
+    struct field storage[ORIGIN_H2_FIELDS_MAX];
+    struct head out;
+    struct head *h = make("GET", "websocket, other",
+                          FIELDS("upgrade", "websocket, other", "sec-websocket-key",
+                                 "dGhlIHNhbXBsZSBub25jZQ==", "sec-websocket-version", "13"));
+    head_borrow(&out, storage, ORIGIN_H2_FIELDS_MAX);
+    assert_int_equal(origin_head_for_h2(h, HTTP1_NO_BODY, false, true, &out), 0);
+    assert_fields(&out, "sec-websocket-version: 13|");
+    assert_true(slice_equals(out.method, SLICE("CONNECT")));
+    assert_true(slice_equals(out.protocol, SLICE("websocket")));
+
+    /* A service that takes no upgrades is asked without. */
+    head_borrow(&out, storage, ORIGIN_H2_FIELDS_MAX);
+    assert_int_equal(origin_head_for_h2(h, HTTP1_NO_BODY, false, false, &out), 0);
+    assert_true(slice_equals(out.method, SLICE("GET")));
+    assert_int_equal(out.protocol.len, 0);
+    assert_null(head_find(&out, SLICE("upgrade")));
+
+    /* The key and the answer to it are the example of RFC 6455, 1.3. */
+    struct head *answer = make("", "", FIELDS("sec-websocket-protocol", "chat", "sec-websocket-accept", "forged"));
+    answer->status = 200;
+    struct head *switched = origin_head_switched(h, answer);
+    assert_non_null(switched);
+    assert_int_equal(switched->status, 101);
+    assert_true(slice_equals(switched->protocol, SLICE("websocket")));
+    assert_fields(switched, "sec-websocket-protocol: chat|sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=|");
+    head_free(switched);
+    head_free(h);
+
+    h = make("GET", "other", FIELDS("sec-websocket-key", "x"));
+    switched = origin_head_switched(h, answer);
+    assert_fields(switched, "sec-websocket-protocol: chat|");
+    head_free(switched);
+    head_free(answer);
+    head_free(h);
+}
+
 static void test_idempotent(void **state)
 {
     (void)state;
@@ -175,9 +257,14 @@ static void test_idle_time(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_framing),       cmocka_unit_test(test_fields_of_one_hop_go),
-        cmocka_unit_test(test_te_and_expect), cmocka_unit_test(test_host),
-        cmocka_unit_test(test_idempotent),    cmocka_unit_test(test_idle_time),
+        cmocka_unit_test(test_framing),
+        cmocka_unit_test(test_fields_of_one_hop_go),
+        cmocka_unit_test(test_te_and_expect),
+        cmocka_unit_test(test_host),
+        cmocka_unit_test(test_request_over_http2),
+        cmocka_unit_test(test_upgrade_over_http2),
+        cmocka_unit_test(test_idempotent),
+        cmocka_unit_test(test_idle_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
