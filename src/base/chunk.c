@@ -1,5 +1,6 @@
 /*
- * Chunks and chains. A chunk is one malloc, so that it can be freed on any thread and the sanitizers see every one.
+ * Chunks and chains. A chunk is one block of the pool, so that it can be freed on any thread and the sanitizers see
+ * every one.
  * The two totals are relaxed atomics: they order nothing, they only have to add up.
  *
  * Invariant of a chain: no chunk in it is empty, and `bytes` is the sum of their lengths.
@@ -8,11 +9,11 @@
 
 #include <assert.h>
 #include <stdatomic.h>
-#include <stdlib.h>
 
 #include "base/error.h"
+#include "base/pool.h"
 
-/* A chunk that chain_append makes: most response heads fit into one, and the pool classes of malloc like it. */
+/* A chunk that chain_append makes: most response heads fit into one. */
 enum {
     APPEND_CAPACITY = 2048 - sizeof(struct chunk)
 };
@@ -24,7 +25,7 @@ struct chunk *chunk_alloc(size_t capacity)
 {
     if (capacity > UINT32_MAX)
         return NULL;
-    struct chunk *c = malloc(sizeof(*c) + capacity);
+    struct chunk *c = pool_alloc(sizeof(*c) + capacity);
     if (!c)
         return NULL;
     *c = (struct chunk){.capacity = (uint32_t)capacity};
@@ -50,7 +51,7 @@ void chunk_free(struct chunk *c)
         return;
     atomic_fetch_sub_explicit(&live_count, 1, memory_order_relaxed);
     atomic_fetch_sub_explicit(&live_bytes, c->capacity, memory_order_relaxed);
-    free(c);
+    pool_free(c, sizeof(*c) + c->capacity);
 }
 
 size_t chunk_live_count(void)

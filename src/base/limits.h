@@ -37,6 +37,10 @@
 #define LIMIT_KEEPALIVE_STEP_S     10
 #define LIMIT_KEEPALIVE_PROBES     3
 
+/* TLS of a server's ports */
+#define LIMIT_TLS_PAIRS            32           /* certificates; each is looked through at every handshake */
+#define LIMIT_TICKET_KEY_S         (12 * 3600L) /* a ticket key's time for new tickets, and once more for old ones */
+
 /* The tunnel's link */
 #define LIMIT_MESSAGE_BYTES        (4 * 1024 * 1024) /* one gRPC message; deployed clients refuse more */
 #define LIMIT_GREETING_BYTES       (16 * 1024)       /* one message before the peer is known: a stranger's memory */

@@ -3,9 +3,26 @@
 
 #include <stdlib.h>
 
+#define EVERY_BYTE(b) (0x0101010101010101u * (b))
+
 static char ascii_lower(char c)
 {
     return c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c;
+}
+
+/* Eight letters at once. Adding to seven bits shows in the eighth whether a byte is at least 'A', and above 'Z'. */
+static uint64_t word_lower(uint64_t word)
+{
+    uint64_t low = word & EVERY_BYTE(0x7f);
+    uint64_t from_a = low + EVERY_BYTE(0x80 - 'A'), above_z = low + EVERY_BYTE(0x80 - 'Z' - 1);
+    return word | (from_a & ~above_z & ~word & EVERY_BYTE(0x80)) >> 2;
+}
+
+static uint64_t word_at(const char *data)
+{
+    uint64_t word;
+    memcpy(&word, data, sizeof(word));
+    return word;
 }
 
 static bool is_ows(char c)
@@ -13,11 +30,26 @@ static bool is_ows(char c)
     return c == ' ' || c == '\t';
 }
 
+void slice_lower(struct slice s, char *to)
+{
+    size_t i = 0;
+    for (; s.len - i >= sizeof(uint64_t); i += sizeof(uint64_t)) {
+        uint64_t word = word_lower(word_at(s.data + i));
+        memcpy(to + i, &word, sizeof(word));
+    }
+    for (; i < s.len; i++)
+        to[i] = ascii_lower(s.data[i]);
+}
+
 bool slice_equals_nocase(struct slice a, struct slice b)
 {
+    size_t i = 0;
     if (a.len != b.len)
         return false;
-    for (size_t i = 0; i < a.len; i++)
+    for (; a.len - i >= sizeof(uint64_t); i += sizeof(uint64_t))
+        if (word_lower(word_at(a.data + i)) != word_lower(word_at(b.data + i)))
+            return false;
+    for (; i < a.len; i++)
         if (ascii_lower(a.data[i]) != ascii_lower(b.data[i]))
             return false;
     return true;

@@ -26,6 +26,9 @@ static inline bool slice_equals(struct slice a, struct slice b)
     return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
 }
 
+/* Copies s with its ASCII capital letters as small ones. `to` has room for s.len bytes and may be s.data itself. */
+void slice_lower(struct slice s, char *to);
+
 /* ASCII case-insensitive comparison, as HTTP tokens need (RFC 9110, 5.1); the locale plays no part. */
 bool slice_equals_nocase(struct slice a, struct slice b);
 

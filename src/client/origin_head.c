@@ -122,7 +122,7 @@ static bool belongs_in_h2(const struct field *field, enum http1_framing framing,
         return framing == HTTP1_LENGTH;
     if (connect && field_is(field, SLICE("sec-websocket-key")))
         return false;
-    return !field_is(field, SLICE("host")) && !forward_is_hop_by_hop(field->name);
+    return !field_is(field, SLICE("host")) && !forward_is_hop_by_hop(field_id(field));
 }
 
 int origin_head_for_h2(const struct head *request, enum http1_framing framing, bool tls, bool connect, struct head *out)

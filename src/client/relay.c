@@ -8,13 +8,13 @@
  */
 #include "client/relay.h"
 
-#include <stdlib.h>
 #include <string.h>
 #include <utlist.h>
 
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/pool.h"
 #include "client/origin.h"
 #include "client/origin_pool.h"
 #include "http/forward.h"
@@ -54,7 +54,7 @@ static void free_relay(struct free_node *node)
 {
     struct relay *r = (struct relay *)((char *)node - offsetof(struct relay, free));
     head_free(r->request);
-    free(r);
+    pool_free(r, sizeof(*r));
 }
 
 /* Leaves both ends. `abrupt`: the service must not take its connection's end for an orderly one. */
@@ -130,7 +130,7 @@ void relay_start(struct relay_context *context, struct message *message)
     struct exchange_open *open = exchange_open_of(message);
     if (!open)
         return;
-    struct relay *r = calloc(1, sizeof(*r));
+    struct relay *r = pool_zalloc(sizeof(*r));
     if (!r) {
         exchange_refuse(message, REASON_INTERNAL, "no memory");
         return;
@@ -144,7 +144,7 @@ void relay_start(struct relay_context *context, struct message *message)
     /* The room that Hello announced is promised already. */
     if (half_accept(&r->half, worker, message, 0, &half_events, r) != KV_OK) {
         head_free(r->request);
-        free(r);
+        pool_free(r, sizeof(*r));
         return;
     }
     DL_APPEND(context->relays, r);

@@ -41,7 +41,9 @@ enum listener_kind {
 struct server {
     struct serve_settings *settings;
     struct store *store;
+    struct tls_server *tls; /* this and the next: NULL without TLS */
     struct tls_context *edge_tls, *control_tls;
+    struct tls_watch *tls_watch;
     struct sockaddr_storage addresses[LISTENER_KINDS];
     int *fds[LISTENER_KINDS]; /* one a worker; -1 once a listener owns it */
     struct worker_group *group;
@@ -185,13 +187,13 @@ static int load_certificates(struct server *server)
     char error[TLS_ERROR_LEN];
     if (strcmp(s->tls_mode, "files") != 0)
         return CLI_EXIT_OK;
-    server->edge_tls = tls_server_context(s->tls_cert, s->tls_key, http, error);
-    if (!server->edge_tls)
+    server->tls = tls_server_new(s->tls, s->tls_certs, error);
+    if (!server->tls)
         return cli_usage_error("%s", error);
-    if (error[0])
-        log_warn(error);
-    server->control_tls = tls_server_context(s->tls_cert, s->tls_key, h2, error);
-    return server->control_tls ? CLI_EXIT_OK : cli_usage_error("%s", error);
+    server->edge_tls = tls_server_context(server->tls, http, error);
+    if (server->edge_tls)
+        server->control_tls = tls_server_context(server->tls, h2, error);
+    return server->control_tls ? CLI_EXIT_OK : cli_failure("%s", error);
 }
 
 /* The port that visitors type: what was said, or our own where nothing stands in front of us. */
@@ -253,9 +255,13 @@ static int start(struct server *server)
         .public_scheme = s->public_scheme,
         .public_port = control.public_port,
         .base_host = s->base_host,
+        .tls = server->tls,
     };
     server->ops = ops_new(&ops);
-    if (!server->store_thread || !server->registry || !server->edge || !server->control || !server->ops)
+    if (server->tls)
+        server->tls_watch = tls_watch_start(server->tls);
+    if (!server->store_thread || !server->registry || !server->edge || !server->control || !server->ops ||
+        (server->tls && !server->tls_watch))
         return cli_failure("no memory");
     on_every_worker(server, start_listeners);
     ops_set_state(server->ops, OPS_SERVING);
@@ -308,9 +314,8 @@ static void end_admin(struct server *server)
 static void serve_until_signal(struct server *server, const sigset_t *signals)
 {
     int signal_number = 0;
-    do
-        sigwait(signals, &signal_number);
-    while (signal_number == SIGHUP);
+    while (sigwait(signals, &signal_number) != 0 || signal_number == SIGHUP)
+        tls_watch_reload(server->tls_watch);
     log_info("stopping", log_str("signal", strsignal(signal_number)));
     drain(server, signals);
     end_admin(server);
@@ -319,6 +324,7 @@ static void serve_until_signal(struct server *server, const sigset_t *signals)
 /* In the reverse order of the start; legal at any stage of it. */
 static void tear_down(struct server *server)
 {
+    tls_watch_stop(server->tls_watch);
     store_thread_stop(server->store_thread);
     worker_group_stop(server->group, STOP_MS);
     ops_free(server->ops);
@@ -336,6 +342,7 @@ static void tear_down(struct server *server)
     }
     tls_context_free(server->edge_tls);
     tls_context_free(server->control_tls);
+    tls_server_free(server->tls);
 }
 
 int serve_run(void *settings)

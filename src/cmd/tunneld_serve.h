@@ -7,13 +7,15 @@
 #include "cmd/cli.h"
 #include "cmd/tunneld_admin.h"
 #include "io/network.h"
+#include "io/tls_server.h"
 
 struct serve_settings {
     struct admin_settings store; /* only .database */
     char base_host[LIMIT_HOST_BYTES + 1];
     char edge[128], control[128], admin[128]; /* addresses to listen on */
     char tls_mode[16];
-    char tls_cert[4096], tls_key[4096];
+    struct tls_files tls[LIMIT_TLS_PAIRS]; /* as many as certificates and keys were given, which are equally many */
+    unsigned tls_certs, tls_keys;
     char public_scheme[8];
     unsigned long public_port;
     unsigned long max_concurrent;

@@ -81,16 +81,44 @@ static int set_tls_mode(void *into, const char *value, char *error)
     return cli_set_string(s->tls_mode, sizeof(s->tls_mode), value, error);
 }
 
+/* One more file of its kind. */
+static int take_file(const char **into, const char *value, char *error)
+{
+    if (value[0]) {
+        *into = value;
+        return KV_OK;
+    }
+    snprintf(error, CLI_ERROR_LEN, "it has to be a file");
+    return KV_EINVAL;
+}
+
+static int too_many_pairs(char *error)
+{
+    snprintf(error, CLI_ERROR_LEN, "%d are the most that one server takes", LIMIT_TLS_PAIRS);
+    return KV_ELIMIT;
+}
+
 static int set_tls_cert(void *into, const char *value, char *error)
 {
     struct serve_settings *s = into;
-    return cli_set_string(s->tls_cert, sizeof(s->tls_cert), value, error);
+    return s->tls_certs == LIMIT_TLS_PAIRS ? too_many_pairs(error)
+                                           : take_file(&s->tls[s->tls_certs++].cert, value, error);
 }
 
 static int set_tls_key(void *into, const char *value, char *error)
 {
     struct serve_settings *s = into;
-    return cli_set_string(s->tls_key, sizeof(s->tls_key), value, error);
+    return s->tls_keys == LIMIT_TLS_PAIRS ? too_many_pairs(error) : take_file(&s->tls[s->tls_keys++].key, value, error);
+}
+
+static int set_tls_ocsp(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    struct tls_files *pair = s->tls_certs > 0 ? &s->tls[s->tls_certs - 1] : NULL;
+    if (pair && !pair->ocsp)
+        return take_file(&pair->ocsp, value, error);
+    snprintf(error, CLI_ERROR_LEN, "it goes behind the --tls-cert that it is for, once");
+    return KV_EINVAL;
 }
 
 static int set_public_scheme(void *into, const char *value, char *error)
@@ -195,8 +223,12 @@ const struct cli_option serve_options[] = {
      .set = set_control},
     {"admin-listen", "ADDRESS", NULL, "metrics and administration (127.0.0.1:9090)", .set = set_admin},
     {"tls-mode", "MODE", NULL, "off, or files: TLS for visitors and clients (off)", .set = set_tls_mode},
-    {"tls-cert", "PEM", NULL, "certificate chain, for --tls-mode files", .set = set_tls_cert},
-    {"tls-key", "PEM", NULL, "its private key, for --tls-mode files", .set = set_tls_key},
+    {"tls-cert", "PEM", NULL, "certificate chain, for --tls-mode files; several, chosen by the name that is asked for",
+     .repeatable = true, .set = set_tls_cert},
+    {"tls-key", "PEM", NULL, "its private key; as many as certificates, in the same order", .repeatable = true,
+     .set = set_tls_key},
+    {"tls-ocsp", "DER", NULL, "OCSP response to staple to the certificate before it", .repeatable = true,
+     .set = set_tls_ocsp},
     {"public-scheme", "SCHEME", NULL, "scheme of the URLs that clients are told (https; http for localhost)",
      .set = set_public_scheme},
     {"public-port", "PORT", NULL, "port of the URLs that clients are told, if it is not the scheme's own",
@@ -238,6 +270,24 @@ static void set_default(char *into, size_t size, const char *value)
         snprintf(into, size, "%s", value);
 }
 
+/* Every certificate has its key, and is there once: a file's name is what tells it from the others in metrics. */
+static int settle_tls(const struct serve_settings *s)
+{
+    bool tls = strcmp(s->tls_mode, "files") == 0;
+    if (tls && (s->tls_certs == 0 || s->tls_keys == 0))
+        return cli_usage_error("--tls-mode files needs --tls-cert and --tls-key");
+    if (!tls && (s->tls_certs > 0 || s->tls_keys > 0))
+        return cli_usage_error("--tls-cert and --tls-key are used with --tls-mode files only");
+    if (s->tls_certs != s->tls_keys)
+        return cli_usage_error("--tls-cert was given %u times and --tls-key %u times; they go in pairs", s->tls_certs,
+                               s->tls_keys);
+    for (unsigned i = 0; i < s->tls_certs; i++)
+        for (unsigned j = 0; j < i; j++)
+            if (strcmp(s->tls[i].cert, s->tls[j].cert) == 0)
+                return cli_usage_error("--tls-cert '%s' was given twice", s->tls[i].cert);
+    return CLI_EXIT_OK;
+}
+
 int serve_settle(struct serve_settings *s)
 {
     set_default(s->base_host, sizeof(s->base_host), "localhost");
@@ -245,14 +295,12 @@ int serve_settle(struct serve_settings *s)
     set_default(s->edge, sizeof(s->edge), local ? "127.0.0.1:8080" : ":8080");
     set_default(s->control, sizeof(s->control), local ? "127.0.0.1:7777" : ":7777");
     set_default(s->admin, sizeof(s->admin), "127.0.0.1:9090");
-    bool has_files = s->tls_cert[0] || s->tls_key[0];
     if (!s->has_tls_mode)
         set_default(s->tls_mode, sizeof(s->tls_mode), "off");
     bool tls = strcmp(s->tls_mode, "files") == 0;
-    if (tls && (!s->tls_cert[0] || !s->tls_key[0]))
-        return cli_usage_error("--tls-mode files needs --tls-cert and --tls-key");
-    if (!tls && has_files)
-        return cli_usage_error("--tls-cert and --tls-key are used with --tls-mode files only");
+    int status = settle_tls(s);
+    if (status != CLI_EXIT_OK)
+        return status;
     /* Without certificates of its own on a public name, a server stands behind something that has them. */
     set_default(s->public_scheme, sizeof(s->public_scheme), tls || !local ? "https" : "http");
     if (!s->has_max_request_body)

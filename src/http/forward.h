@@ -54,8 +54,8 @@ struct head *forward_response(const struct head *response);
  * forwarding fields are dropped (RFC 9110, 6.5.1). NULL without memory. */
 struct head *forward_trailers(const struct head *trailers);
 
-/* True for a field name that must not cross a hop whatever Connection says: Connection, Keep-Alive, Proxy-Connection,
+/* True for a field that must not cross a hop whatever Connection says: Connection, Keep-Alive, Proxy-Connection,
  * Proxy-Authenticate, Proxy-Authorization, TE, Transfer-Encoding, Upgrade, HTTP2-Settings. */
-bool forward_is_hop_by_hop(struct slice name);
+bool forward_is_hop_by_hop(enum field_id id);
 
 #endif

@@ -1,64 +1,20 @@
 /*
- * One HTTP/2 session: nghttp2 does the protocol, this file turns its callbacks into the events of h2.h and our chains
- * into its DATA frames.
- *
- * Bodies going out are not copied: nghttp2 is told how many bytes of a stream's chain the next DATA frame takes
- * (read_body) and then, with NO_COPY, asks for exactly those to be moved behind the frame's header (send_body).
+ * One HTTP/2 session: nghttp2 does the protocol, this file turns what comes in into the events of h2.h.
  *
  * A header block is collected in `incoming`; blocks of one connection never interleave (RFC 9113, 4.3), so one is
  * enough.
  */
-#include "http/h2.h"
-
-#include <nghttp2/nghttp2.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "http/h2_impl.h"
 #include "http/syntax.h"
-
-#define DATA_FRAME_BYTES (64 * 1024) /* at most, if the peer's MAX_FRAME_SIZE allows: fewer frames for bulk */
-#define PSEUDO_FIELDS    5
-#define SENT_FIELDS_MAX  (LIMIT_HEAD_FIELDS + 32) /* what others may send, and what forwarding adds */
-
-/* Resets per second and burst that a peer may cause before the session ends (rapid reset, CVE-2023-44487). */
-#define RESET_BURST      1000
-#define RESET_RATE       200
-
-struct h2_session {
-    nghttp2_session *ng;
-    const struct h2_events *events;
-    void *owner;
-    void (*wake)(void *wake_arg);
-    void (*signs)(void *wake_arg, struct h2_signs *out);
-    void (*user_timeout)(void *wake_arg, unsigned ms);
-    void *wake_arg;
-    bool muted;
-    struct h2_stream *streams;
-    size_t stream_count;
-    struct head *incoming;
-    bool incoming_too_large;
-    struct chain *out; /* during h2_output */
-    size_t out_limit;
-};
-
-struct h2_stream {
-    struct h2_session *session;
-    int32_t id;
-    const struct h2_events *events; /* the session's, or those of whom it was handed to */
-    void *user;                     /* NULL: nobody wants events */
-    struct chain out;
-    struct head *trailers;
-    bool end_wanted;
-    bool begun;    /* its HEADERS came, or have gone out */
-    bool deferred; /* nghttp2 waits for h2_resume */
-    struct h2_stream *next, **link;
-};
 
 /* ---- streams --------------------------------------------------------------------------------------------------- */
 
-static struct h2_stream *stream_new(struct h2_session *s)
+struct h2_stream *h2_stream_new(struct h2_session *s)
 {
     struct h2_stream *stream = calloc(1, sizeof(*stream));
     if (!stream)
@@ -74,7 +30,7 @@ static struct h2_stream *stream_new(struct h2_session *s)
     return stream;
 }
 
-static void stream_free(struct h2_stream *stream)
+void h2_stream_free(struct h2_stream *stream)
 {
     *stream->link = stream->next;
     if (stream->next)
@@ -90,7 +46,7 @@ static struct h2_stream *find_stream(struct h2_session *s, int32_t id)
     return nghttp2_session_get_stream_user_data(s->ng, id);
 }
 
-static void wake(struct h2_session *s)
+void h2_wake(struct h2_session *s)
 {
     if (!s->muted && s->wake)
         s->wake(s->wake_arg);
@@ -105,7 +61,7 @@ static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, voi
     struct h2_session *s = arg;
     head_free(s->incoming);
     s->incoming = head_new(LIMIT_HEAD_FIELDS, LIMIT_HEAD_BYTES);
-    s->incoming_too_large = false;
+    s->incoming_too_large = s->target_too_long = false;
     return s->incoming ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
 }
 
@@ -128,6 +84,7 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint
                      const uint8_t *value, size_t value_len, uint8_t flags, void *arg)
 {
     (void)ng;
+    (void)frame;
     (void)flags;
     struct h2_session *s = arg;
     struct head *h = s->incoming;
@@ -139,16 +96,16 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint
     if (name_len > 0 && name[0] == ':') {
         struct slice *pseudo = pseudo_field(h, n);
         if (pseudo) {
-            *pseudo = head_intern(h, v);
-            s->incoming_too_large = pseudo->data == NULL;
+            s->target_too_long = pseudo == &h->target && v.len > LIMIT_TARGET_BYTES;
+            struct slice copy = s->target_too_long ? (struct slice){0} : head_intern(h, v);
+            s->incoming_too_large = copy.data == NULL;
+            *pseudo = copy;
         } else if (slice_equals(n, SLICE(":status")) && slice_to_u64(v, &status) && status >= 100 && status <= 999) {
             h->status = (uint16_t)status;
         }
     } else {
         s->incoming_too_large = head_add(h, n, v) != KV_OK;
     }
-    if (s->incoming_too_large)
-        nghttp2_submit_rst_stream(s->ng, NGHTTP2_FLAG_NONE, frame->hd.stream_id, NGHTTP2_ENHANCE_YOUR_CALM);
     return 0;
 }
 
@@ -169,8 +126,38 @@ static bool settle_authority(struct head *h)
 
 static bool request_is_sound(struct head *h)
 {
-    return settle_authority(h) && http_is_authority(h->authority) && h->target.len <= LIMIT_TARGET_BYTES &&
-           http_is_target(h->target) && (h->target.data[0] == '/' || slice_equals(h->target, SLICE("*")));
+    bool known_scheme = slice_equals(h->scheme, SLICE("http")) || slice_equals(h->scheme, SLICE("https"));
+    bool asterisk = slice_equals(h->target, SLICE("*")) && slice_equals(h->method, SLICE("OPTIONS"));
+    return settle_authority(h) && http_is_authority(h->authority) && http_is_target(h->target) &&
+           http_is_token(h->method) && known_scheme && (h->target.data[0] == '/' || asterisk);
+}
+
+static struct h2_stream *peer_stream(struct h2_session *s, int32_t id)
+{
+    struct h2_stream *stream = h2_stream_new(s);
+    if (!stream)
+        return NULL;
+    stream->id = id;
+    stream->begun = true;
+    nghttp2_session_set_stream_user_data(s->ng, id, stream);
+    return stream;
+}
+
+/* Its head is over the limits: the stream has its answer, or its reset, and goes on without a user. */
+static int on_oversized(struct h2_session *s, const nghttp2_frame *frame)
+{
+    int32_t id = frame->hd.stream_id;
+    if (!h2_spend_oversized(s))
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
+    if (frame->headers.cat != NGHTTP2_HCAT_REQUEST || !s->events->oversized) {
+        nghttp2_submit_rst_stream(s->ng, NGHTTP2_FLAG_NONE, id, NGHTTP2_ENHANCE_YOUR_CALM);
+        return 0;
+    }
+    struct h2_stream *stream = peer_stream(s, id);
+    if (!stream)
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
+    s->events->oversized(s->owner, stream, s->incoming, s->target_too_long);
+    return 0;
 }
 
 static int on_request(struct h2_session *s, int32_t id, bool end)
@@ -179,12 +166,10 @@ static int on_request(struct h2_session *s, int32_t id, bool end)
         nghttp2_submit_rst_stream(s->ng, NGHTTP2_FLAG_NONE, id, NGHTTP2_PROTOCOL_ERROR);
         return 0;
     }
-    struct h2_stream *stream = stream_new(s);
+    struct h2_stream *stream = peer_stream(s, id);
     if (!stream)
         return NGHTTP2_ERR_CALLBACK_FAILURE;
-    stream->id = id;
-    stream->begun = true;
-    nghttp2_session_set_stream_user_data(s->ng, id, stream);
+    h2_earn_request(s);
     stream->user = s->events->request(s->owner, stream, s->incoming, end);
     return 0;
 }
@@ -194,8 +179,12 @@ static int on_headers_frame(struct h2_session *s, const nghttp2_frame *frame)
     struct h2_stream *stream = find_stream(s, frame->hd.stream_id);
     bool end = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
     int result = 0;
-    if (s->incoming_too_large || !s->incoming)
+    if (!s->incoming)
+        return 0;
+    if (s->incoming_too_large) {
+        result = on_oversized(s, frame);
         goto done;
+    }
     if (frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
         result = on_request(s, frame->hd.stream_id, end);
         stream = find_stream(s, frame->hd.stream_id);
@@ -229,6 +218,8 @@ static int on_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
         break;
     case NGHTTP2_DATA: {
         struct h2_stream *stream = find_stream(s, frame->hd.stream_id);
+        if (frame->hd.length > frame->data.padlen)
+            h2_earn_data(s);
         if ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM) && stream && stream->user)
             stream->events->end(stream->user);
         break;
@@ -276,7 +267,7 @@ static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t error_code,
     nghttp2_session_set_stream_user_data(ng, id, NULL);
     if (stream->user && !s->muted)
         stream->events->closed(stream->user, stream->begun ? error_code : H2_REFUSED_STREAM);
-    stream_free(stream);
+    h2_stream_free(stream);
     return 0;
 }
 
@@ -285,184 +276,16 @@ int h2_input(struct h2_session *s, struct slice bytes)
     if (s->muted)
         return KV_OK;
     ssize_t taken = nghttp2_session_mem_recv(s->ng, (const uint8_t *)bytes.data, bytes.len);
-    wake(s);
+    h2_wake(s);
     if (s->muted)
         return KV_OK;
     if (taken == NGHTTP2_ERR_NOMEM)
         return KV_ENOMEM;
-    return taken < 0 ? KV_EPROTO : KV_OK;
-}
-
-/* ---- output ---------------------------------------------------------------------------------------------------- */
-
-/* Decides how much of the stream's chain the next DATA frame carries. */
-static ssize_t read_body(nghttp2_session *ng, int32_t id, uint8_t *buffer, size_t length, uint32_t *flags,
-                         nghttp2_data_source *source, void *arg)
-{
-    (void)buffer;
-    struct h2_session *s = arg;
-    struct h2_stream *stream = source->ptr;
-    if (stream->out.bytes == 0 && !stream->end_wanted && stream->events->writable && stream->user && !s->muted)
-        stream->events->writable(stream->user);
-    if (stream->out.bytes == 0 && !stream->end_wanted) {
-        stream->deferred = true;
-        return NGHTTP2_ERR_DEFERRED;
-    }
-    size_t n = stream->out.bytes < length ? stream->out.bytes : length;
-    if (n > 0)
-        *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
-    if (n == stream->out.bytes && stream->end_wanted) {
-        *flags |= NGHTTP2_DATA_FLAG_EOF;
-        if (stream->trailers) {
-            nghttp2_nv fields[SENT_FIELDS_MAX];
-            size_t count = 0;
-            for (size_t i = 0; i < stream->trailers->count; i++) {
-                const struct field *f = &stream->trailers->fields[i];
-                fields[count++] = (nghttp2_nv){(uint8_t *)(uintptr_t)f->name.data, (uint8_t *)(uintptr_t)f->value.data,
-                                               f->name.len, f->value.len, NGHTTP2_NV_FLAG_NONE};
-            }
-            *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
-            if (nghttp2_submit_trailer(ng, id, fields, count) != 0)
-                return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
-        }
-    }
-    return (ssize_t)n;
-}
-
-static int send_body(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *frame_head, size_t length,
-                     nghttp2_data_source *source, void *arg)
-{
-    (void)ng;
-    (void)frame;
-    struct h2_session *s = arg;
-    struct h2_stream *stream = source->ptr;
-    if (chain_append(s->out, frame_head, 9) != KV_OK || chain_move(s->out, &stream->out, length) != KV_OK)
-        return NGHTTP2_ERR_CALLBACK_FAILURE;
-    if (stream->events->sent && stream->user && !s->muted)
-        stream->events->sent(stream->user);
-    return s->out->bytes >= s->out_limit ? NGHTTP2_ERR_PAUSE : 0;
-}
-
-static ssize_t choose_frame_size(nghttp2_session *ng, uint8_t type, int32_t id, int32_t session_window,
-                                 int32_t stream_window, uint32_t peer_max, void *arg)
-{
-    (void)ng;
-    (void)type;
-    (void)id;
-    (void)arg;
-    ssize_t n = DATA_FRAME_BYTES;
-    if (n > session_window)
-        n = session_window;
-    if (n > stream_window)
-        n = stream_window;
-    if (n > (ssize_t)peer_max)
-        n = (ssize_t)peer_max;
-    return n;
-}
-
-/* Our direction of a stream has ended. If the peer's has not, and nobody waits for the rest of it, the peer is told
- * that it can stop, and that nothing went wrong (RFC 9113, 8.1). */
-static int on_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
-{
-    (void)arg;
-    if (frame->hd.type == NGHTTP2_HEADERS && frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
-        struct h2_stream *begun = nghttp2_session_get_stream_user_data(ng, frame->hd.stream_id);
-        if (begun)
-            begun->begun = true;
-    }
-    bool ends = (frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA) &&
-                (frame->hd.flags & NGHTTP2_FLAG_END_STREAM);
-    struct h2_stream *stream = ends ? nghttp2_session_get_stream_user_data(ng, frame->hd.stream_id) : NULL;
-    if (stream && !stream->user && nghttp2_session_get_stream_remote_close(ng, frame->hd.stream_id) == 0)
-        nghttp2_submit_rst_stream(ng, NGHTTP2_FLAG_NONE, frame->hd.stream_id, NGHTTP2_NO_ERROR);
-    return 0;
-}
-
-int h2_output(struct h2_session *s, struct chain *out, size_t limit)
-{
-    s->out = out;
-    s->out_limit = limit;
-    int result = KV_OK;
-    while (out->bytes < limit) {
-        const uint8_t *data;
-        ssize_t n = nghttp2_session_mem_send(s->ng, &data);
-        if (n < 0) {
-            result = n == NGHTTP2_ERR_NOMEM ? KV_ENOMEM : KV_EPROTO;
-            break;
-        }
-        if (n == 0)
-            break;
-        result = chain_append(out, data, (size_t)n);
-        if (result)
-            break;
-    }
-    s->out = NULL;
-    return result;
-}
-
-bool h2_finished(struct h2_session *s)
-{
-    return !nghttp2_session_want_read(s->ng) && !nghttp2_session_want_write(s->ng);
-}
-
-/* ---- heads going out ------------------------------------------------------------------------------------------- */
-
-static void put(nghttp2_nv *fields, size_t *count, struct slice name, struct slice value)
-{
-    fields[(*count)++] = (nghttp2_nv){(uint8_t *)(uintptr_t)name.data, (uint8_t *)(uintptr_t)value.data, name.len,
-                                      value.len, NGHTTP2_NV_FLAG_NONE};
-}
-
-static void put_fields(nghttp2_nv *fields, size_t *count, const struct head *head)
-{
-    for (size_t i = 0; i < head->count; i++)
-        put(fields, count, head->fields[i].name, head->fields[i].value);
-}
-
-struct h2_stream *h2_request(struct h2_session *s, const struct head *head, bool end, void *user)
-{
-    nghttp2_nv fields[SENT_FIELDS_MAX + PSEUDO_FIELDS];
-    size_t count = 0;
-    struct h2_stream *stream = head->count <= SENT_FIELDS_MAX ? stream_new(s) : NULL;
-    if (!stream)
-        return NULL;
-    stream->user = user;
-    put(fields, &count, SLICE(":method"), head->method);
-    put(fields, &count, SLICE(":scheme"), head->scheme);
-    put(fields, &count, SLICE(":authority"), head->authority);
-    put(fields, &count, SLICE(":path"), head->target);
-    if (head->protocol.len > 0)
-        put(fields, &count, SLICE(":protocol"), head->protocol);
-    put_fields(fields, &count, head);
-    nghttp2_data_provider body = {.source.ptr = stream, .read_callback = read_body};
-    stream->id = nghttp2_submit_request(s->ng, NULL, fields, count, end ? NULL : &body, stream);
-    if (stream->id < 0) {
-        stream_free(stream);
-        return NULL;
-    }
-    wake(s);
-    return stream;
-}
-
-int h2_respond(struct h2_stream *stream, const struct head *head, bool end)
-{
-    struct h2_session *s = stream->session;
-    nghttp2_nv fields[SENT_FIELDS_MAX + 1];
-    size_t count = 0;
-    if (head->count > SENT_FIELDS_MAX)
+    if (taken == NGHTTP2_ERR_FLOODED || taken == NGHTTP2_ERR_TOO_MANY_CONTINUATIONS)
+        h2_flooded(s);
+    if (s->flooded)
         return KV_ELIMIT;
-    char status[4] = {(char)('0' + head->status / 100 % 10), (char)('0' + head->status / 10 % 10),
-                      (char)('0' + head->status % 10), 0};
-    put(fields, &count, SLICE(":status"), (struct slice){status, 3});
-    put_fields(fields, &count, head);
-    nghttp2_data_provider body = {.source.ptr = stream, .read_callback = read_body};
-    int error;
-    if (head->status < 200)
-        error = nghttp2_submit_headers(s->ng, NGHTTP2_FLAG_NONE, stream->id, NULL, fields, count, NULL);
-    else
-        error = nghttp2_submit_response(s->ng, stream->id, fields, count, end ? NULL : &body);
-    wake(s);
-    return error ? KV_ENOMEM : KV_OK;
+    return taken < 0 ? KV_EPROTO : KV_OK;
 }
 
 /* ---- streams, for their users ---------------------------------------------------------------------------------- */
@@ -478,7 +301,7 @@ void h2_resume(struct h2_stream *stream)
         stream->deferred = false;
         nghttp2_session_resume_data(stream->session->ng, stream->id);
     }
-    wake(stream->session);
+    h2_wake(stream->session);
 }
 
 int h2_end(struct h2_stream *stream, const struct head *trailers)
@@ -498,13 +321,13 @@ int h2_end(struct h2_stream *stream, const struct head *trailers)
 void h2_reset(struct h2_stream *stream, uint32_t error_code)
 {
     nghttp2_submit_rst_stream(stream->session->ng, NGHTTP2_FLAG_NONE, stream->id, error_code);
-    wake(stream->session);
+    h2_wake(stream->session);
 }
 
 void h2_consume(struct h2_stream *stream, size_t n)
 {
     nghttp2_session_consume_stream(stream->session->ng, stream->id, n);
-    wake(stream->session);
+    h2_wake(stream->session);
 }
 
 void *h2_stream_user(struct h2_stream *stream)
@@ -522,7 +345,7 @@ void h2_widen(struct h2_stream *stream, uint32_t window)
     nghttp2_session *ng = stream->session->ng;
     nghttp2_session_set_local_window_size(ng, NGHTTP2_FLAG_NONE, stream->id, (int32_t)window);
     nghttp2_session_set_local_window_size(ng, NGHTTP2_FLAG_NONE, 0, (int32_t)window);
-    wake(stream->session);
+    h2_wake(stream->session);
 }
 
 void h2_set_stream_user(struct h2_stream *stream, void *user)
@@ -542,7 +365,7 @@ void h2_ping(struct h2_session *s, uint64_t opaque)
     uint8_t data[8];
     memcpy(data, &opaque, sizeof(data));
     nghttp2_submit_ping(s->ng, NGHTTP2_FLAG_NONE, data);
-    wake(s);
+    h2_wake(s);
 }
 
 void h2_goaway(struct h2_session *s, uint32_t error_code)
@@ -551,7 +374,13 @@ void h2_goaway(struct h2_session *s, uint32_t error_code)
         nghttp2_session_terminate_session(s->ng, error_code);
     else
         nghttp2_submit_goaway(s->ng, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(s->ng), 0, NULL, 0);
-    wake(s);
+    h2_wake(s);
+}
+
+void h2_goaway_soon(struct h2_session *s)
+{
+    nghttp2_submit_shutdown_notice(s->ng);
+    h2_wake(s);
 }
 
 void h2_signs(const struct h2_session *s, struct h2_signs *out)
@@ -598,12 +427,10 @@ static int make_session(struct h2_session *s, bool server)
     nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data);
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close);
-    nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, on_frame_sent);
-    nghttp2_session_callbacks_set_send_data_callback(callbacks, send_body);
-    nghttp2_session_callbacks_set_data_source_read_length_callback(callbacks, choose_frame_size);
+    h2_set_output_callbacks(callbacks);
+    h2_set_flood_limits(callbacks, option);
     nghttp2_option_set_no_auto_window_update(option, 1);
     nghttp2_option_set_no_closed_streams(option, 1);
-    nghttp2_option_set_stream_reset_rate_limit(option, RESET_BURST, RESET_RATE);
     int made = server ? nghttp2_session_server_new2(&s->ng, callbacks, s, option)
                       : nghttp2_session_client_new2(&s->ng, callbacks, s, option);
     error = made == 0 ? KV_OK : KV_ENOMEM;
@@ -645,11 +472,12 @@ struct h2_session *h2_new(const struct h2_options *options, const struct h2_even
     s->signs = options->signs;
     s->user_timeout = options->user_timeout;
     s->wake_arg = options->wake_arg;
+    h2_flood_start(s);
     if (make_session(s, options->server) != KV_OK || announce(s, options) != KV_OK) {
         h2_free(s);
         return NULL;
     }
-    wake(s);
+    h2_wake(s);
     return s;
 }
 
@@ -678,7 +506,7 @@ void h2_free(struct h2_session *s)
     s->muted = true;
     nghttp2_session_del(s->ng);
     while (s->streams)
-        stream_free(s->streams);
+        h2_stream_free(s->streams);
     head_free(s->incoming);
     free(s);
 }

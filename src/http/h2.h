@@ -2,9 +2,10 @@
  * HTTP/2 (RFC 9113) over nghttp2, for either side of a connection: bytes in, events out, frames pulled when there is
  * room for them. No I/O. The tunnel's link, the control plane and the edge are built on it.
  *
- * Limits against floods are applied here, so that no user of a session can forget one: field count and size, SETTINGS,
- * PING and reset rates. The connection's window is returned on receipt, a stream's when its user says that the bytes
- * have left (h2_consume): one stalled stream then stops nobody else.
+ * Limits against floods are applied here, so that no user of a session can forget one: field count and size, reset
+ * rates, and an allowance for frames that do no work (docs/SECURITY-HTTP.md). The connection's window is returned on
+ * receipt, a stream's when its user says that the bytes have left (h2_consume): one stalled stream then stops nobody
+ * else.
  *
  * All functions run on the session's one thread. Those that queue frames call options.wake, whose duty is to have
  * h2_output called soon; they may be called from inside events.
@@ -49,6 +50,9 @@ struct h2_events {
      * fields, protocol from an extended CONNECT. Returns the stream's user data; NULL after h2_reset or a complete
      * h2_respond, and no further event comes for the stream. */
     void *(*request)(void *owner, struct h2_stream *stream, const struct head *head, bool end);
+    /* A request whose head is over the limits (server); `head` has what came before that. To be answered whole with
+     * h2_respond, or reset; no further event comes for the stream. NULL: it is reset with ENHANCE_YOUR_CALM. */
+    void (*oversized)(void *owner, struct h2_stream *stream, const struct head *head, bool target_too_long);
     /* A response head arrived (client): status set; interim ones (1xx) come first. */
     void (*response)(void *user, const struct head *head, bool end);
     void (*trailers)(void *user, const struct head *trailers);
@@ -81,11 +85,12 @@ void h2_free(struct h2_session *session);
  */
 void h2_mute(struct h2_session *session);
 
-/* Takes all bytes. 0, KV_EPROTO when the peer broke the protocol (a GOAWAY may be queued: output once more, then
- * close), or KV_ENOMEM. */
+/* Takes all bytes. 0, KV_EPROTO when the peer broke the protocol, KV_ELIMIT when it floods us (a GOAWAY may be queued:
+ * output once more, then close), or KV_ENOMEM. */
 int h2_input(struct h2_session *session, struct slice bytes);
 
-/* Appends frames to `out` until `out` holds `limit` bytes or there is nothing to send. 0, KV_ENOMEM or KV_EPROTO. */
+/* Appends frames to `out` until `out` holds `limit` bytes or there is nothing to send. 0, KV_ENOMEM, KV_EPROTO or, when
+ * the peer made us reset too much, KV_ELIMIT. */
 int h2_output(struct h2_session *session, struct chain *out, size_t limit);
 
 /* True when the session has neither anything to read nor to send any more: close the connection. */
@@ -109,6 +114,9 @@ void h2_consume(struct h2_stream *stream, size_t n);
 void h2_ping(struct h2_session *session, uint64_t opaque);
 /* GOAWAY: no new streams, the running ones may end. */
 void h2_goaway(struct h2_session *session, uint32_t error_code);
+/* The first of two GOAWAYs (RFC 9113, 6.8): asks for no new streams and still serves those that are under way to us.
+ * Servers; h2_goaway follows when the peer must have read it. */
+void h2_goaway_soon(struct h2_session *session);
 /* Fills in what the connection knows of the peer; untouched where there is none. */
 void h2_signs(const struct h2_session *session, struct h2_signs *out);
 /* Has the connection end when the peer's machine acknowledges nothing for so long (conn_set_user_timeout). */

@@ -110,7 +110,7 @@ static void on_fill(void *owner)
     if (!hc->conn || hc->closing) /* an event ended us; the next flush closes */
         return;
     if (error)
-        fail(hc, error, "the HTTP/2 session failed");
+        fail(hc, error, error == KV_ELIMIT ? "the peer floods us" : "the HTTP/2 session failed");
     else if (h2_finished(hc->session))
         fail(hc, KV_EPROTO, "the HTTP/2 session was ended");
     else
@@ -135,7 +135,7 @@ static void on_data(void *owner, struct slice bytes)
         return;
     pull(hc, SIZE_MAX); /* the GOAWAY that says why */
     if (hc->conn && !hc->closing)
-        fail(hc, error, "the peer broke HTTP/2");
+        fail(hc, error, error == KV_ELIMIT ? "the peer floods us" : "the peer broke HTTP/2");
 }
 
 static void on_eof(void *owner)

@@ -14,7 +14,8 @@ struct h2_conn;
 struct h2_conn_events {
     struct h2_events h2; /* their owner is the one given to h2_conn_new */
     /* The connection ended by itself, once; every stream has had its `closed` before. `error` and `text` as the
-     * connection told them, or KV_EPROTO when the peer broke HTTP/2. The h2_conn is freed after the turn. */
+     * connection told them, KV_EPROTO when the peer broke HTTP/2, or KV_ELIMIT when it flooded us. The h2_conn is freed
+     * after the turn. */
     void (*ended)(void *owner, int error, const char *text);
 };
 

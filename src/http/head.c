@@ -4,9 +4,8 @@
  */
 #include "http/head.h"
 
-#include <stdlib.h>
-
 #include "base/error.h"
+#include "base/pool.h"
 
 /* method, target, scheme, authority and protocol: each may be interned, each with a NUL. */
 #define PLAIN_TEXTS 5
@@ -19,35 +18,97 @@ struct head *head_new(size_t fields, size_t bytes)
     if (room < bytes)
         return NULL;
     size_t fixed = sizeof(struct head) + fields * sizeof(struct field);
-    struct head *h = room > SIZE_MAX - fixed ? NULL : malloc(fixed + room);
+    struct head *h = room > SIZE_MAX - fixed ? NULL : pool_alloc(fixed + room);
     if (!h)
         return NULL;
     struct field *storage = (struct field *)(h + 1);
     head_borrow(h, storage, (uint16_t)fields);
     h->bytes = (char *)(storage + fields);
     h->room = room;
+    h->size = fixed + room;
     return h;
+}
+
+/* ---- from one head to another ---------------------------------------------------------------------------------- */
+
+static struct slice block_of(const struct head *h)
+{
+    return h->bytes ? (struct slice){h->bytes, h->used} : h->block;
+}
+
+static bool lies_in(struct slice block, struct slice text)
+{
+    uintptr_t start = (uintptr_t)block.data, at = (uintptr_t)text.data;
+    return text.data && at >= start && at - start <= block.len;
+}
+
+static size_t loose_size(struct slice block, struct slice text)
+{
+    return lies_in(block, text) ? 0 : text.len;
+}
+
+/* Text that does not lie in the block: constants, and what was added to a borrowing head. */
+static size_t loose_text(const struct head *h, struct slice block)
+{
+    size_t size = loose_size(block, h->method) + loose_size(block, h->target) + loose_size(block, h->scheme) +
+                  loose_size(block, h->authority) + loose_size(block, h->protocol);
+    for (size_t i = 0; i < h->count; i++)
+        size += loose_size(block, h->fields[i].name) + loose_size(block, h->fields[i].value);
+    return size;
+}
+
+struct head *head_derive(const struct head *from, size_t more_fields, size_t more_bytes)
+{
+    struct slice block = block_of(from);
+    size_t with_nul = block.len + 1;
+    struct head *h = head_new(from->count + more_fields, with_nul + loose_text(from, block) + more_bytes);
+    if (!h)
+        return NULL;
+    if (block.len > 0)
+        memcpy(h->bytes, block.data, block.len);
+    h->used = with_nul;
+    return h;
+}
+
+/* The byte behind a text belongs to no other: in HTTP/1 it is a space, colon or line end, on the wire the next tag. */
+struct slice head_carry(struct head *h, const struct head *from, struct slice text)
+{
+    struct slice block = block_of(from);
+    if (!lies_in(block, text))
+        return head_intern(h, text);
+    char *copy = h->bytes + (text.data - block.data);
+    copy[text.len] = '\0';
+    return (struct slice){copy, text.len};
+}
+
+void head_carry_field(struct head *h, const struct head *from, const struct field *field)
+{
+    struct slice name = head_carry(h, from, field->name), value = head_carry(h, from, field->value);
+    slice_lower(name, h->bytes + (name.data - h->bytes));
+    h->fields[h->count++] = (struct field){name, value, field_id(field)};
 }
 
 struct head *head_copy(const struct head *h, size_t more_fields, size_t more_bytes)
 {
-    struct head *copy = head_new(h->count + more_fields, head_text_size(h) + more_bytes);
+    struct head *copy = head_derive(h, more_fields, more_bytes);
     if (!copy)
         return NULL;
-    copy->method = head_intern(copy, h->method);
-    copy->target = head_intern(copy, h->target);
-    copy->scheme = head_intern(copy, h->scheme);
-    copy->authority = head_intern(copy, h->authority);
-    copy->protocol = head_intern(copy, h->protocol);
+    copy->method = head_carry(copy, h, h->method);
+    copy->target = head_carry(copy, h, h->target);
+    copy->scheme = head_carry(copy, h, h->scheme);
+    copy->authority = head_carry(copy, h, h->authority);
+    copy->protocol = head_carry(copy, h, h->protocol);
     copy->status = h->status;
+    copy->judged = h->judged;
     for (size_t i = 0; i < h->count; i++)
-        (void)head_add(copy, h->fields[i].name, h->fields[i].value); /* room was made for all of them */
+        head_carry_field(copy, h, &h->fields[i]);
     return copy;
 }
 
 void head_free(struct head *h)
 {
-    free(h);
+    if (h)
+        pool_free(h, h->size);
 }
 
 size_t head_text_size(const struct head *h)
@@ -86,17 +147,17 @@ static char *append(char *to, struct slice text)
     return to + text.len;
 }
 
-static bool is_part(const struct field *field, struct slice name)
+static bool is_part(const struct field *field, enum field_id id)
 {
-    return field->value.len > 0 && field_is(field, name);
+    return field->value.len > 0 && field_id(field) == id;
 }
 
-struct slice head_intern_joined(struct head *h, const struct head *from, struct slice name, struct slice separator,
+struct slice head_intern_joined(struct head *h, const struct head *from, enum field_id id, struct slice separator,
                                 struct slice last)
 {
     size_t len = last.len, parts = last.len > 0;
     for (size_t i = 0; i < from->count; i++)
-        if (is_part(&from->fields[i], name)) {
+        if (is_part(&from->fields[i], id)) {
             len += from->fields[i].value.len;
             parts++;
         }
@@ -105,7 +166,7 @@ struct slice head_intern_joined(struct head *h, const struct head *from, struct 
     if (!text)
         return (struct slice){0};
     for (size_t i = 0; i < from->count; i++)
-        if (is_part(&from->fields[i], name)) {
+        if (is_part(&from->fields[i], id)) {
             at = append(at, from->fields[i].value);
             at = append(at, --parts > 0 ? separator : (struct slice){0});
         }
@@ -113,20 +174,17 @@ struct slice head_intern_joined(struct head *h, const struct head *from, struct 
     return (struct slice){text, len};
 }
 
-/* Without branches: names are copied for every field of every head. */
-static void copy_lower_case(char *to, struct slice text)
+/* The value as an owning head holds it; data is NULL when the room is spent. A borrowing head holds what it is given.
+ */
+static struct slice hold(struct head *h, struct slice value)
 {
-    for (size_t i = 0; i < text.len; i++) {
-        unsigned char c = (unsigned char)text.data[i];
-        unsigned upper = (unsigned char)(c - 'A') < 26;
-        to[i] = (char)(c | upper << 5);
-    }
+    return h->bytes && !lies_in(block_of(h), value) ? head_intern(h, value) : value;
 }
 
-static bool lives_in(const struct head *h, struct slice text)
+static void push(struct head *h, struct slice name, struct slice value, enum field_id id)
 {
-    uintptr_t start = (uintptr_t)h->bytes, at = (uintptr_t)text.data;
-    return text.data && at >= start && at - start < h->used;
+    h->fields[h->count++] = (struct field){name, value, id};
+    h->judged = false;
 }
 
 int head_add(struct head *h, struct slice name, struct slice value)
@@ -137,17 +195,34 @@ int head_add(struct head *h, struct slice name, struct slice value)
         size_t used = h->used;
         char *lower = take_room(h, name.len);
         if (lower) {
-            copy_lower_case(lower, name);
+            slice_lower(name, lower);
             name.data = lower;
-            value = lives_in(h, value) ? value : head_intern(h, value);
+            value = hold(h, value);
         }
         if (!lower || !value.data) {
             h->used = used;
             return KV_ELIMIT;
         }
     }
-    h->fields[h->count++] = (struct field){name, value};
+    push(h, name, value, field_id_of(name));
     return 0;
+}
+
+int head_add_id(struct head *h, enum field_id id, struct slice value)
+{
+    value = hold(h, value);
+    if (h->count == h->capacity || (h->bytes && !value.data))
+        return KV_ELIMIT;
+    push(h, field_name(id), value, id);
+    return 0;
+}
+
+const struct field *head_find_id(const struct head *h, enum field_id id)
+{
+    for (size_t i = 0; i < h->count; i++)
+        if (field_id(&h->fields[i]) == id)
+            return &h->fields[i];
+    return NULL;
 }
 
 const struct field *head_find(const struct head *h, struct slice name)

@@ -4,8 +4,9 @@
  * white space (RFC 9110, 5).
  *
  * A head either borrows (its slices point into somebody's input: parsers make such heads, on the stack) or owns
- * (head_new: one allocation that holds everything, names and values each followed by a NUL). No function here locks; a
- * head belongs to one worker at a time.
+ * (head_new: one allocation that holds everything, names and values each followed by a NUL). An owning head is made
+ * from another with head_derive, which copies the text in one piece, and head_carry. No function here locks; a head
+ * belongs to one worker at a time.
  */
 #ifndef KV_HTTP_HEAD_H
 #define KV_HTTP_HEAD_H
@@ -16,10 +17,12 @@
 
 #include "base/limits.h"
 #include "base/slice.h"
+#include "http/field_name.h"
 
 struct field {
     struct slice name; /* lower case in owning heads; as sent in borrowing ones */
     struct slice value;
+    enum field_id id; /* of the name; ask field_id() */
 };
 
 struct head {
@@ -31,9 +34,13 @@ struct head {
     uint16_t status;        /* responses */
     uint16_t count;
     uint16_t capacity;
+    /* Every name is a token, every value a field value and, in requests, the method a token and the target visible
+     * ASCII: whoever read the head has looked at every byte, and writers need not again. head_add takes it back. */
+    bool judged;
     struct field *fields;
-    char *bytes; /* owning: the string space */
-    size_t used, room;
+    struct slice block; /* borrowing: the input that the text lies in, constants aside; empty if it is not one piece */
+    char *bytes;        /* owning: the string space */
+    size_t used, room, size;
 };
 
 /* A borrowing head over caller's storage, to be filled by a parser. */
@@ -45,6 +52,16 @@ static inline void head_borrow(struct head *h, struct field *storage, uint16_t c
 /* An owning head with room for `fields` fields and `bytes` bytes of text (NULs are added by itself: ask for the text
  * alone). NULL without memory or above UINT16_MAX fields. */
 struct head *head_new(size_t fields, size_t bytes);
+
+/* An owning head without fields, whose string space begins with all text of `from`, and with room for its fields, more
+ * fields and more text: what of it the new head has is said with head_carry. NULL without memory. */
+struct head *head_derive(const struct head *from, size_t more_fields, size_t more_bytes);
+
+/* The copy, in a head derived from `from`, of one of from's texts; NUL-terminated. */
+struct slice head_carry(struct head *h, const struct head *from, struct slice text);
+
+/* Appends the copy of one of from's fields, its name lower-cased, to a head derived from `from`. Each at most once. */
+void head_carry_field(struct head *h, const struct head *from, const struct field *field);
 
 /* An owning copy with room for more, names lower-cased. NULL without memory. */
 struct head *head_copy(const struct head *h, size_t more_fields, size_t more_bytes);
@@ -58,15 +75,24 @@ size_t head_text_size(const struct head *h);
 /* Copies text into an owning head and returns the copy, NUL-terminated; data is NULL when the room is spent. */
 struct slice head_intern(struct head *h, struct slice text);
 
-/* Interns the values of all fields of that name in `from`, then `last`, the empty ones left out, as one text with
+/* Interns the values of all fields of that kind in `from`, then `last`, the empty ones left out, as one text with
  * `separator` between them. data is NULL when the room is spent. */
-struct slice head_intern_joined(struct head *h, const struct head *from, struct slice name, struct slice separator,
+struct slice head_intern_joined(struct head *h, const struct head *from, enum field_id id, struct slice separator,
                                 struct slice last);
 
 /* Appends a field. If the head owns, text is copied (a value that was interned in it before is used where it lies) and
  * the name lower-cased; otherwise both are borrowed. 0, or KV_ELIMIT when the head is full, and then it is as before.
  */
 int head_add(struct head *h, struct slice name, struct slice value);
+
+/* The same for a field that this program writes itself, under its field_name. */
+int head_add_id(struct head *h, enum field_id id, struct slice value);
+
+/* What the field's name is. */
+static inline enum field_id field_id(const struct field *field)
+{
+    return field->id != FIELD_UNREAD ? field->id : field_id_of(field->name);
+}
 
 /* Whether a field has that name, compared without case. */
 static inline bool field_is(const struct field *field, struct slice name)
@@ -76,6 +102,9 @@ static inline bool field_is(const struct field *field, struct slice name)
 
 /* The first field of that name, compared without case, or NULL. */
 const struct field *head_find(const struct head *h, struct slice name);
+
+/* The first field of that kind, or NULL. */
+const struct field *head_find_id(const struct head *h, enum field_id id);
 
 /* The value of the first field of that name; empty data==NULL slice when there is none. */
 struct slice head_value(const struct head *h, struct slice name);

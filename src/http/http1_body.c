@@ -181,10 +181,9 @@ static bool take_line(struct http1_body *body, struct slice *input, const char *
 /* ---- trailers -------------------------------------------------------------------------------------------------- */
 
 /* Fields that some parsers heed even here, as if they stood in the head (RFC 9110, 6.5.1 forbids to send them). */
-static bool steers_message(struct slice name)
+static bool steers_message(enum field_id id)
 {
-    return forward_is_hop_by_hop(name) || slice_equals_nocase(name, SLICE("host")) ||
-           slice_equals_nocase(name, SLICE("content-length"));
+    return forward_is_hop_by_hop(id) || id == FIELD_HOST || id == FIELD_CONTENT_LENGTH;
 }
 
 /* All lines of a complete section into body->trailers. NULL, or what is wrong. */
@@ -202,7 +201,7 @@ static const char *parse_trailers(struct http1_body *body)
             return NULL;
         if (!http1_field_split(text, &field, &error))
             return error;
-        if (steers_message(field.name))
+        if (steers_message(field.id))
             return "framing or routing field in the trailers";
         if (head_add(&body->trailers, field.name, field.value))
             return "too many trailer fields";

@@ -28,6 +28,7 @@ bool http1_field_split(struct slice line, struct field *out, const char **error)
     if (colon < line.len && line.data[colon] == ':' && colon > 0) {
         out->name = (struct slice){line.data, colon};
         out->value = slice_trim((struct slice){line.data + colon + 1, line.len - colon - 1});
+        out->id = field_id_of(out->name);
         return true;
     }
     if (colon == line.len)

@@ -200,6 +200,10 @@ static ssize_t parse_head(enum side side, struct slice input, size_t *scanned, s
         place = begin;
         len = parse_lines(side, in, start, &place, m);
     }
+    if (len > 0) {
+        m->head.block = (struct slice){input.data, (size_t)len};
+        m->head.judged = true; /* believed once the head as a whole is */
+    }
     if (len != 0)
         return len;
     if (input.len >= LIMIT_HEAD_BYTES)
@@ -238,18 +242,28 @@ static void gather(const struct head *head, struct control *c)
     *c = (struct control){0};
     for (size_t i = 0; i < head->count; i++) {
         const struct field *field = &head->fields[i];
-        if (field_is(field, SLICE("host")))
+        switch (field->id) {
+        case FIELD_HOST:
             note(field->value, &c->hosts, &c->host);
-        else if (field_is(field, SLICE("content-length")))
+            break;
+        case FIELD_CONTENT_LENGTH:
             note(field->value, &c->lengths, &c->length);
-        else if (field_is(field, SLICE("transfer-encoding")))
+            break;
+        case FIELD_TRANSFER_ENCODING:
             note(field->value, &c->codings, &c->coding);
-        else if (field_is(field, SLICE("connection")))
+            break;
+        case FIELD_CONNECTION:
             read_connection(field->value, c);
-        else if (field_is(field, SLICE("upgrade")))
+            break;
+        case FIELD_UPGRADE:
             note(field->value, &c->upgrades, &c->upgrade);
-        else if (field_is(field, SLICE("expect")))
+            break;
+        case FIELD_EXPECT:
             note(field->value, &c->expects, &c->expect);
+            break;
+        default:
+            break;
+        }
     }
 }
 
@@ -447,7 +461,7 @@ static const char *merge_lengths(struct http1_message *m)
     uint16_t count = 0;
     for (uint16_t i = 0; i < m->head.count; i++) {
         struct field *field = &m->fields[i];
-        if (!field_is(field, SLICE("content-length"))) {
+        if (field->id != FIELD_CONTENT_LENGTH) {
             m->fields[count++] = *field;
             continue;
         }
@@ -468,7 +482,7 @@ static const char *merge_lengths(struct http1_message *m)
             if (kept)
                 continue;
             kept = &m->fields[count++];
-            *kept = (struct field){field->name, element};
+            *kept = (struct field){field->name, element, field->id};
             m->length = length;
         }
     }

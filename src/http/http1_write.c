@@ -57,9 +57,8 @@ static size_t fields_size(const struct head *head)
 /* Fields that the writer makes itself or that end at this hop. TE stays: it is announced in Connection. */
 static bool is_left_out(const struct field *field)
 {
-    if (field_is(field, SLICE("content-length")))
-        return true;
-    return forward_is_hop_by_hop(field->name) && !field_is(field, SLICE("te"));
+    enum field_id id = field_id(field);
+    return id == FIELD_CONTENT_LENGTH || (forward_is_hop_by_hop(id) && id != FIELD_TE);
 }
 
 /* Copies the fields that cross a hop and counts Hosts. NULL for a field that could be read as something else. */
@@ -67,9 +66,9 @@ static char *put_fields(char *to, const struct head *head, unsigned *hosts)
 {
     for (size_t i = 0; i < head->count; i++) {
         const struct field *field = &head->fields[i];
-        if (!http_is_token(field->name) || !http_is_field_value(field->value))
+        if (!head->judged && (!http_is_token(field->name) || !http_is_field_value(field->value)))
             return NULL;
-        *hosts += field_is(field, SLICE("host"));
+        *hosts += field_id(field) == FIELD_HOST;
         if (!is_left_out(field))
             to = put_field(to, field->name, field->value);
     }
@@ -83,7 +82,8 @@ static bool is_upgrade(const struct head *head)
 
 int http1_write_request(struct buffer *out, const struct head *head, enum http1_framing framing, uint64_t length)
 {
-    if (!http_is_token(head->method) || !http_is_target(head->target) || framing == HTTP1_UNTIL_CLOSE)
+    bool sound = head->judged || (http_is_token(head->method) && http_is_target(head->target));
+    if (!sound || framing == HTTP1_UNTIL_CLOSE)
         return KV_EINVAL;
     if (is_upgrade(head) && !http_is_protocol_list(head->protocol))
         return KV_EINVAL;
@@ -94,7 +94,7 @@ int http1_write_request(struct buffer *out, const struct head *head, enum http1_
     char *at = out->data + out->len;
     at = put(put(at, head->method), SLICE(" "));
     at = put(put(at, head->target), SLICE(" HTTP/1.1\r\n"));
-    if (!head_find(head, SLICE("host"))) {
+    if (!head_find_id(head, FIELD_HOST)) {
         if (!http_is_authority(head->authority))
             return KV_EINVAL;
         at = put_field(at, SLICE("host"), head->authority);
@@ -104,7 +104,7 @@ int http1_write_request(struct buffer *out, const struct head *head, enum http1_
     if (!at || hosts > 1)
         return KV_EINVAL;
     at = put_framing(at, framing, length);
-    bool te = head_find(head, SLICE("te")) != NULL;
+    bool te = head_find_id(head, FIELD_TE) != NULL;
     if (is_upgrade(head)) {
         at = put(at, te ? SLICE("connection: upgrade, te\r\n") : SLICE("connection: upgrade\r\n"));
         at = put_field(at, SLICE("upgrade"), head->protocol);
@@ -149,10 +149,10 @@ int http1_write_response(struct buffer *out, const struct head *head, enum http1
     if (!at)
         return KV_EINVAL;
     at = put_framing(at, framing, length);
-    struct slice described = head_value(head, SLICE("content-length"));
-    if (framing == HTTP1_NO_BODY && !bodiless && described.len &&
-        http_span(described, HTTP_CHAR_DIGIT) == described.len)
-        at = put_field(at, SLICE("content-length"), described);
+    const struct field *described =
+        framing == HTTP1_NO_BODY && !bodiless ? head_find_id(head, FIELD_CONTENT_LENGTH) : NULL;
+    if (described && described->value.len > 0 && http_span(described->value, HTTP_CHAR_DIGIT) == described->value.len)
+        at = put_field(at, SLICE("content-length"), described->value);
     at = put_connection(at, head, framing, keep_alive, http10);
     at = put(at, SLICE("\r\n"));
     out->len = (size_t)(at - out->data);

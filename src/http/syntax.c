@@ -11,21 +11,22 @@
 #define HEX HTTP_CHAR_HEX
 #define DIG HTTP_CHAR_DIGIT
 #define QUO HTTP_CHAR_QUOTED
+#define LOW HTTP_CHAR_LOWER
 
 /* clang-format off */
 const uint8_t http_char_table[256] = {
     ['\t'] = QUO, [' '] = QUO,
-    ['!'] = TOK | TGT | QUO, ['"'] = TGT, ['#'] = TOK | QUO, ['$'] = TOK | TGT | QUO, ['%'] = TOK | TGT | QUO,
-    ['&'] = TOK | TGT | QUO, ['\''] = TOK | TGT | QUO, ['('] = TGT | QUO, [')'] = TGT | QUO,
-    ['*'] = TOK | TGT | QUO, ['+'] = TOK | TGT | QUO, [','] = TGT | QUO, ['-'] = TOK | TGT | HST | QUO,
-    ['.'] = TOK | TGT | HST | QUO, ['/'] = TGT | QUO,
-    ['0' ... '9'] = TOK | TGT | HST | HEX | DIG | QUO,
+    ['!'] = TOK | LOW | TGT | QUO, ['"'] = TGT, ['#'] = TOK | LOW | QUO, ['$'] = TOK | LOW | TGT | QUO, ['%'] = TOK | LOW | TGT | QUO,
+    ['&'] = TOK | LOW | TGT | QUO, ['\''] = TOK | LOW | TGT | QUO, ['('] = TGT | QUO, [')'] = TGT | QUO,
+    ['*'] = TOK | LOW | TGT | QUO, ['+'] = TOK | LOW | TGT | QUO, [','] = TGT | QUO, ['-'] = TOK | LOW | TGT | HST | QUO,
+    ['.'] = TOK | LOW | TGT | HST | QUO, ['/'] = TGT | QUO,
+    ['0' ... '9'] = TOK | LOW | TGT | HST | HEX | DIG | QUO,
     [':' ... '@'] = TGT | QUO,
     ['A' ... 'F'] = TOK | TGT | HST | HEX | QUO, ['G' ... 'Z'] = TOK | TGT | HST | QUO,
-    ['['] = TGT | QUO, ['\\'] = TGT, [']'] = TGT | QUO, ['^'] = TOK | TGT | QUO, ['_'] = TOK | TGT | HST | QUO,
-    ['`'] = TOK | TGT | QUO,
-    ['a' ... 'f'] = TOK | TGT | HST | HEX | QUO, ['g' ... 'z'] = TOK | TGT | HST | QUO,
-    ['{'] = TGT | QUO, ['|'] = TOK | TGT | QUO, ['}'] = TGT | QUO, ['~'] = TOK | TGT | QUO,
+    ['['] = TGT | QUO, ['\\'] = TGT, [']'] = TGT | QUO, ['^'] = TOK | LOW | TGT | QUO, ['_'] = TOK | LOW | TGT | HST | QUO,
+    ['`'] = TOK | LOW | TGT | QUO,
+    ['a' ... 'f'] = TOK | LOW | TGT | HST | HEX | QUO, ['g' ... 'z'] = TOK | LOW | TGT | HST | QUO,
+    ['{'] = TGT | QUO, ['|'] = TOK | LOW | TGT | QUO, ['}'] = TGT | QUO, ['~'] = TOK | LOW | TGT | QUO,
 };
 /* clang-format on */
 
@@ -49,15 +50,21 @@ static size_t first_byte(uint64_t word)
 #endif
 }
 
+/* Marks the control bytes of a block with ones. */
+static void mark_controls(block_t bytes, uint64_t marks[2])
+{
+    bytes = (block_t)(((bytes < 0x20) & (bytes != '\t')) | (bytes == 0x7f));
+    memcpy(marks, &bytes, BLOCK);
+}
+
 size_t http_find_control(struct slice s, size_t from)
 {
     size_t i = from;
+    uint64_t marks[2];
     for (; i + BLOCK <= s.len; i += BLOCK) {
         block_t bytes;
-        uint64_t marks[2];
         memcpy(&bytes, s.data + i, BLOCK);
-        bytes = (block_t)(((bytes < 0x20) & (bytes != '\t')) | (bytes == 0x7f));
-        memcpy(marks, &bytes, BLOCK);
+        mark_controls(bytes, marks);
         if (marks[0])
             return i + first_byte(marks[0]);
         if (marks[1])
@@ -73,9 +80,27 @@ bool http_is_token(struct slice s)
     return s.len > 0 && http_span(s, HTTP_CHAR_TOKEN) == s.len;
 }
 
+/* The last block or words overlap those before: a short value costs one step, not one a byte. */
 bool http_is_field_value(struct slice s)
 {
-    return http_find_control(s, 0) == s.len;
+    block_t bytes;
+    uint64_t marks[2], words[2];
+    if (s.len < sizeof(words[0]))
+        return http_find_control(s, 0) == s.len;
+    if (s.len < BLOCK) {
+        memcpy(&words[0], s.data, sizeof(words[0]));
+        memcpy(&words[1], s.data + s.len - sizeof(words[1]), sizeof(words[1]));
+        memcpy(&bytes, words, BLOCK);
+        mark_controls(bytes, marks);
+        return !(marks[0] | marks[1]);
+    }
+    for (size_t i = 0; i < s.len; i += BLOCK) {
+        memcpy(&bytes, s.data + (i + BLOCK <= s.len ? i : s.len - BLOCK), BLOCK);
+        mark_controls(bytes, marks);
+        if (marks[0] | marks[1])
+            return false;
+    }
+    return true;
 }
 
 bool http_is_target(struct slice s)

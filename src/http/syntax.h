@@ -18,6 +18,7 @@ enum http_char {
     HTTP_CHAR_HEX = 1 << 3,
     HTTP_CHAR_DIGIT = 1 << 4,
     HTTP_CHAR_QUOTED = 1 << 5, /* qdtext without obs-text (RFC 9110, 5.6.4) */
+    HTTP_CHAR_LOWER = 1 << 6,  /* tchar without capital letters: a name as HTTP/2 and the tunnel write it */
 };
 extern const uint8_t http_char_table[256];
 

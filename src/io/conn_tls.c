@@ -117,6 +117,8 @@ void conn_tls_free(struct conn_tls *t)
 {
     if (!t)
         return;
+    if (t->ssl && !t->handshaken)
+        tls_count_handshake(t->ssl, false);
     SSL_free(t->ssl);
     chain_free(&t->kept);
     chain_free(&t->plain);
@@ -140,6 +142,7 @@ static int advance_handshake(struct conn *c, struct conn_tls *t)
     worker_flush_later(c->worker, &c->flush);
     if (result == 1) {
         t->handshaken = true;
+        tls_count_handshake(t->ssl, true);
         conn_become_ready(c);
         return KV_OK;
     }

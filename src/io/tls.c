@@ -1,6 +1,7 @@
 /*
  * TLS contexts and the SSL objects made from them. What goes over the wire is OpenSSL's and conn's business; here is
- * the policy: versions, suites, verification, ALPN, and the words for what went wrong.
+ * what both sides have in common, the client's policy (a server's is in tls_server.c), and the words for what went
+ * wrong.
  */
 #include "io/tls_impl.h"
 
@@ -23,7 +24,7 @@ struct tls_context {
 
 /* ---- making contexts ------------------------------------------------------------------------------------------- */
 
-static struct tls_context *context_new(const SSL_METHOD *method, char *error)
+struct tls_context *tls_context_new(const SSL_METHOD *method, char *error)
 {
     error[0] = '\0';
     struct tls_context *context = calloc(1, sizeof(*context));
@@ -41,55 +42,6 @@ err:
     SSL_CTX_free(ssl);
     free(context);
     snprintf(error, TLS_ERROR_LEN, "no memory for TLS");
-    return NULL;
-}
-
-/* The first of ours that the client offers; `offered` is a list of length-prefixed names. */
-static int select_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len, const unsigned char *offered,
-                       unsigned offered_len, void *ours)
-{
-    (void)ssl;
-    for (const char *const *name = ours; *name; name++) {
-        size_t len = strlen(*name);
-        for (unsigned at = 0; at < offered_len; at += 1U + offered[at]) {
-            if (offered[at] == len && len < offered_len - at && memcmp(offered + at + 1, *name, len) == 0) {
-                *out = offered + at + 1;
-                *out_len = offered[at];
-                return SSL_TLSEXT_ERR_OK;
-            }
-        }
-    }
-    return SSL_TLSEXT_ERR_ALERT_FATAL;
-}
-
-struct tls_context *tls_server_context(const char *cert_file, const char *key_file, const char *const *alpn,
-                                       char *error)
-{
-    struct tls_context *context = context_new(TLS_server_method(), error);
-    if (!context)
-        return NULL;
-    SSL_CTX *ssl = context->ssl;
-    static const unsigned char session_context[] = "kavilo";
-    /* Mozilla's "intermediate" profile less the finite-field suites: what every client of the last ten years speaks.
-     * ChaCha20 goes first only for clients that prefer it, which are those without AES in hardware. */
-    SSL_CTX_set_options(ssl, SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
-    if (SSL_CTX_set_cipher_list(ssl, "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL") != 1 ||
-        SSL_CTX_set1_groups_list(ssl, "X25519:P-256:P-384") != 1 ||
-        SSL_CTX_set_session_id_context(ssl, session_context, sizeof(session_context) - 1) != 1) {
-        snprintf(error, TLS_ERROR_LEN, "TLS cannot be set up: %s", ERR_reason_error_string(ERR_peek_error()));
-        goto err;
-    }
-    /* Sessions resume by tickets, which the client keeps; a cache here would be memory that visitors decide about. */
-    SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_OFF);
-    if (alpn)
-        SSL_CTX_set_alpn_select_cb(ssl, select_alpn, (void *)alpn);
-    if (tls_load_identity(ssl, cert_file, key_file, error) != 0)
-        goto err;
-    return context;
-
-err:
-    ERR_clear_error();
-    tls_context_free(context);
     return NULL;
 }
 
@@ -112,7 +64,7 @@ static int offer_alpn(SSL_CTX *ssl, const char *const *alpn)
 
 struct tls_context *tls_client_context(const char *ca_file, bool verify, const char *const *alpn, char *error)
 {
-    struct tls_context *context = context_new(TLS_client_method(), error);
+    struct tls_context *context = tls_context_new(TLS_client_method(), error);
     if (!context)
         return NULL;
     context->verify = verify;
@@ -136,6 +88,11 @@ err:
     ERR_clear_error();
     tls_context_free(context);
     return NULL;
+}
+
+SSL_CTX *tls_context_ssl(struct tls_context *context)
+{
+    return context->ssl;
 }
 
 struct tls_context *tls_context_ref(struct tls_context *context)

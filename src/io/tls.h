@@ -1,7 +1,6 @@
 /*
- * TLS settings that connections share: certificates, trust, ALPN. A context is made once from files, checked whole
- * before it is used, and reference-counted, so that a reload swaps the context for new connections and leaves the
- * running ones alone.
+ * TLS settings that connections share: trust, certificates, ALPN. A context is made once and reference-counted. A
+ * server's comes from io/tls_server.h, where its certificates are.
  *
  * Both sides speak TLS 1.2 and 1.3, the server with forward secrecy and authenticated encryption only, without
  * renegotiation and compression; idle connections give their record buffers back.
@@ -20,16 +19,10 @@ struct tls_context;
 /* Room for the sentence that explains a failure to the operator. */
 #define TLS_ERROR_LEN 512
 
-/* A server context: PEM chain (leaf first) and key, which must match; ALPN protocols in order of preference
- * (NULL-terminated, or NULL for none; the array is kept, not copied: a static one). A client that offers ALPN without
- * any of them is refused (RFC 7301, 3.2); one that offers no ALPN is not.
- * NULL on failure, with a sentence that names the file in error[TLS_ERROR_LEN]. On success the sentence is empty or a
- * warning (the certificate has expired or is not valid yet) which the caller logs. Blocks on files. */
-struct tls_context *tls_server_context(const char *cert_file, const char *key_file, const char *const *alpn,
-                                       char *error);
-
 /* A client context that verifies the peer's certificate and name against ca_file (PEM), or the system's trust store
- * when it is NULL, or not at all when verify is false. The rest as above. */
+ * when it is NULL, or not at all when verify is false. It offers the ALPN protocols (NULL-terminated, or NULL for
+ * none). NULL on failure, with a sentence that names the file in error[TLS_ERROR_LEN]; on success that is empty. Blocks
+ * on files. */
 struct tls_context *tls_client_context(const char *ca_file, bool verify, const char *const *alpn, char *error);
 
 /* Reference counting; any thread. tls_context_free(NULL) is legal. */
@@ -45,6 +38,10 @@ void tls_context_free(struct tls_context *context);
  * reference has to be held for it. Free with SSL_free. NULL without memory or for a name that cannot be one.
  */
 struct ssl_st *tls_new_ssl(struct tls_context *context, bool server, struct slice server_name);
+
+/* Counts a server's handshake: completed, or begun and given up. Does nothing for a client's, nor for one of which
+ * nothing was ever said. */
+void tls_count_handshake(struct ssl_st *ssl, bool completed);
 
 /* Why TLS failed, as one calm phrase ("certificate has expired"), from the verify result and this thread's OpenSSL
  * error queue, which is emptied. To be called right after the SSL_* call that failed, before another one. */

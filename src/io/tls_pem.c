@@ -1,5 +1,5 @@
 /*
- * PEM files into an OpenSSL context. OpenSSL's own loaders say "no start line" for a dozen different mistakes; here
+ * What PEM files hold. OpenSSL's own loaders say "no start line" for a dozen different mistakes; here
  * each gets a sentence, because the operator who reads it has just bought a certificate and wants to know which of the
  * files is the wrong one.
  */
@@ -18,7 +18,7 @@
 
 #define PEM_FILE_BYTES (1024 * 1024) /* a system's whole trust store has 200 KiB; more is not what was meant */
 
-__attribute__((format(printf, 2, 3))) static int refuse(char *error, const char *format, ...)
+int tls_refuse(char *error, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
@@ -28,8 +28,7 @@ __attribute__((format(printf, 2, 3))) static int refuse(char *error, const char 
     return KV_ETLS;
 }
 
-/* OpenSSL's words for the failure that was just seen. */
-static const char *last_words(void)
+const char *tls_last_words(void)
 {
     const char *words = ERR_reason_error_string(ERR_peek_last_error());
     return words ? words : "unknown reason";
@@ -56,14 +55,15 @@ static int read_pem(const char *what, const char *path, struct buffer *content, 
 {
     int result = file_read(path, PEM_FILE_BYTES, content);
     if (result == KV_EIO)
-        return refuse(error, "%s '%s': %s", what, path, strerror(errno));
+        return tls_refuse(error, "%s '%s': %s", what, path, strerror(errno));
     if (result == KV_ELIMIT)
-        return refuse(error, "%s '%s' is larger than %d bytes and cannot be a PEM file", what, path, PEM_FILE_BYTES);
+        return tls_refuse(error, "%s '%s' is larger than %d bytes and cannot be a PEM file", what, path,
+                          PEM_FILE_BYTES);
     if (result != 0)
-        return refuse(error, "%s '%s': %s", what, path, kv_strerror(result));
+        return tls_refuse(error, "%s '%s': %s", what, path, kv_strerror(result));
     if (content->len == 0) {
         file_wipe(content);
-        return refuse(error, "%s '%s' is empty", what, path);
+        return tls_refuse(error, "%s '%s' is empty", what, path);
     }
     return 0;
 }
@@ -76,97 +76,73 @@ static bool mentions(const struct buffer *content, const char *text)
 static int no_certificate(const char *what, const char *path, const struct buffer *content, char *error)
 {
     if (!no_more_pem())
-        return refuse(error, "%s '%s' holds a broken certificate: %s", what, path, last_words());
+        return tls_refuse(error, "%s '%s' holds a broken certificate: %s", what, path, tls_last_words());
     if (mentions(content, "PRIVATE KEY-----"))
-        return refuse(error, "%s '%s' holds a private key but no certificate", what, path);
+        return tls_refuse(error, "%s '%s' holds a private key but no certificate", what, path);
     if (mentions(content, "-----BEGIN "))
-        return refuse(error, "%s '%s' holds no certificate", what, path);
-    return refuse(error, "%s '%s' is not in PEM form (no line begins with -----BEGIN CERTIFICATE)", what, path);
+        return tls_refuse(error, "%s '%s' holds no certificate", what, path);
+    return tls_refuse(error, "%s '%s' is not in PEM form (no line begins with -----BEGIN CERTIFICATE)", what, path);
 }
 
-static void warn_of_dates(const char *path, const X509 *leaf, char *error)
+/* The certificates behind the first, up to the file's end. */
+static int load_issuers(BIO *bio, const char *what, const char *path, STACK_OF(X509) * chain, char *error)
 {
-    if (X509_cmp_current_time(X509_get0_notAfter(leaf)) < 0)
-        snprintf(error, TLS_ERROR_LEN, "the certificate in '%s' has expired; clients will refuse it", path);
-    else if (X509_cmp_current_time(X509_get0_notBefore(leaf)) > 0)
-        snprintf(error, TLS_ERROR_LEN, "the certificate in '%s' is not valid yet; clients will refuse it", path);
+    bool encrypted = false;
+    for (X509 *issuer; (issuer = PEM_read_bio_X509(bio, NULL, no_password, &encrypted)) != NULL;) {
+        if (sk_X509_push(chain, issuer) <= 0) {
+            X509_free(issuer);
+            return tls_refuse(error, "%s '%s': no memory", what, path);
+        }
+    }
+    if (no_more_pem())
+        return KV_OK;
+    return tls_refuse(error, "%s '%s': a certificate behind the first is broken: %s", what, path, tls_last_words());
 }
 
-static int load_chain(SSL_CTX *ssl, const char *path, char *error)
+int tls_load_chain(const char *cert_file, X509 **leaf, STACK_OF(X509) * *chain, char *error)
 {
     static const char what[] = "certificate file";
     struct buffer content;
-    int result = read_pem(what, path, &content, error);
+    int result = read_pem(what, cert_file, &content, error);
     if (result != 0)
         return result;
     bool encrypted = false;
     BIO *bio = BIO_new_mem_buf(content.data, (int)content.len);
-    X509 *leaf = bio ? PEM_read_bio_X509(bio, NULL, no_password, &encrypted) : NULL;
-    if (!leaf) {
-        result = bio ? no_certificate(what, path, &content, error) : refuse(error, "%s '%s': no memory", what, path);
-        goto done;
-    }
-    if (SSL_CTX_use_certificate(ssl, leaf) != 1) {
-        result = refuse(error, "%s '%s' cannot be used: %s", what, path, last_words());
-        goto done;
-    }
-    for (X509 *issuer; (issuer = PEM_read_bio_X509(bio, NULL, no_password, &encrypted)) != NULL;) {
-        if (SSL_CTX_add0_chain_cert(ssl, issuer) != 1) {
-            X509_free(issuer);
-            result = refuse(error, "%s '%s': an intermediate certificate cannot be used: %s", what, path, last_words());
-            goto done;
-        }
-    }
-    if (!no_more_pem()) {
-        result = refuse(error, "%s '%s': a certificate behind the first is broken: %s", what, path, last_words());
-        goto done;
-    }
-    warn_of_dates(path, leaf, error);
-
-done:
-    X509_free(leaf);
+    *chain = sk_X509_new_null();
+    *leaf = bio && *chain ? PEM_read_bio_X509(bio, NULL, no_password, &encrypted) : NULL;
+    if (!bio || !*chain)
+        result = tls_refuse(error, "%s '%s': no memory", what, cert_file);
+    else if (!*leaf)
+        result = no_certificate(what, cert_file, &content, error);
+    else
+        result = load_issuers(bio, what, cert_file, *chain, error);
     BIO_free(bio);
     file_wipe(&content);
     return result;
 }
 
-static int load_key(SSL_CTX *ssl, const char *path, const char *cert_file, char *error)
+int tls_load_key(const char *key_file, EVP_PKEY **key, char *error)
 {
     static const char what[] = "key file";
     struct buffer content;
-    int result = read_pem(what, path, &content, error);
+    int result = read_pem(what, key_file, &content, error);
     if (result != 0)
         return result;
     bool encrypted = false;
     BIO *bio = BIO_new_mem_buf(content.data, (int)content.len);
-    EVP_PKEY *key = bio ? PEM_read_bio_PrivateKey(bio, NULL, no_password, &encrypted) : NULL;
+    *key = bio ? PEM_read_bio_PrivateKey(bio, NULL, no_password, &encrypted) : NULL;
     if (!bio)
-        result = refuse(error, "%s '%s': no memory", what, path);
+        result = tls_refuse(error, "%s '%s': no memory", what, key_file);
     else if (encrypted)
-        result = refuse(error, "%s '%s' is encrypted; give a key without a pass phrase", what, path);
-    else if (!key && mentions(&content, "PRIVATE KEY-----"))
-        result = refuse(error, "%s '%s' holds a broken key: %s", what, path, last_words());
-    else if (!key && mentions(&content, "-----BEGIN CERTIFICATE"))
-        result = refuse(error, "%s '%s' holds a certificate but no private key", what, path);
-    else if (!key)
-        result = refuse(error, "%s '%s' holds no private key in PEM form", what, path);
-    else if (X509_check_private_key(SSL_CTX_get0_certificate(ssl), key) != 1)
-        result = refuse(error, "the key in '%s' does not belong to the certificate in '%s'", path, cert_file);
-    else if (SSL_CTX_use_PrivateKey(ssl, key) != 1)
-        result = refuse(error, "%s '%s' cannot be used: %s", what, path, last_words());
-    EVP_PKEY_free(key);
+        result = tls_refuse(error, "%s '%s' is encrypted; give a key without a pass phrase", what, key_file);
+    else if (!*key && mentions(&content, "PRIVATE KEY-----"))
+        result = tls_refuse(error, "%s '%s' holds a broken key: %s", what, key_file, tls_last_words());
+    else if (!*key && mentions(&content, "-----BEGIN CERTIFICATE"))
+        result = tls_refuse(error, "%s '%s' holds a certificate but no private key", what, key_file);
+    else if (!*key)
+        result = tls_refuse(error, "%s '%s' holds no private key in PEM form", what, key_file);
     BIO_free(bio);
     file_wipe(&content);
-    return result;
-}
-
-int tls_load_identity(SSL_CTX *ssl, const char *cert_file, const char *key_file, char *error)
-{
-    ERR_clear_error();
-    int result = load_chain(ssl, cert_file, error);
-    if (result == 0)
-        result = load_key(ssl, key_file, cert_file, error);
-    ERR_clear_error();
     return result;
 }
 
@@ -191,11 +167,12 @@ int tls_load_authorities(SSL_CTX *ssl, const char *ca_file, char *error)
         count++;
     }
     if (!bio)
-        result = refuse(error, "%s '%s': no memory", what, ca_file);
+        result = tls_refuse(error, "%s '%s': no memory", what, ca_file);
     else if (count == 0)
         result = no_certificate(what, ca_file, &content, error);
     else if (!no_more_pem())
-        result = refuse(error, "%s '%s': certificate %u cannot be used: %s", what, ca_file, count + 1, last_words());
+        result =
+            tls_refuse(error, "%s '%s': certificate %u cannot be used: %s", what, ca_file, count + 1, tls_last_words());
     ERR_clear_error();
     BIO_free(bio);
     file_wipe(&content);

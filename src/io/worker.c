@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/pool.h"
 #include "io/worker_impl.h"
 
 #define TASK_SLOT UINT32_MAX /* the receiver of a task is the worker itself */
@@ -284,6 +285,7 @@ static void *thread_main(void *arg)
     struct worker *w = arg;
     current = w;
     uv_run(&w->loop, UV_RUN_DEFAULT);
+    pool_drain();
     return NULL;
 }
 

@@ -22,6 +22,7 @@ struct edge;
 struct ops;
 struct registry;
 struct store_thread;
+struct tls_server;
 struct worker_group;
 
 struct ops_settings {
@@ -33,6 +34,7 @@ struct ops_settings {
     const char *public_scheme; /* "http" or "https"; with the next two: how clients were told their URLs */
     uint16_t public_port;      /* 0: the scheme's own */
     const char *base_host;
+    struct tls_server *tls; /* NULL: without */
 };
 
 /* What /readyz goes by, besides the store. */

@@ -11,6 +11,7 @@
 #include "base/reason.h"
 #include "control/control.h"
 #include "edge/edge.h"
+#include "io/tls_server.h"
 #include "ops/metric_text.h"
 #include "ops/ops_impl.h"
 #include "store/store_thread.h"
@@ -70,6 +71,34 @@ static void write_edge(struct metric_text *m, const struct ops_settings *s)
             counts.proxy_headers_refused);
 }
 
+static void write_tls(struct metric_text *m, struct tls_server *tls)
+{
+    struct tls_counts counts;
+    struct tls_pair_facts facts;
+    tls_server_count(tls, &counts);
+    metric_family(m, "kavilo_tls_handshakes_total", METRIC_COUNTER,
+                  "TLS handshakes of visitors and clients: full, resumed, or failed.");
+    metric_labelled(m, "result", "full", counts.full);
+    metric_labelled(m, "result", "resumed", counts.resumed);
+    metric_labelled(m, "result", "failed", counts.failed);
+    metric_family(m, "kavilo_tls_reloads_total", METRIC_COUNTER,
+                  "Certificates that were loaded anew, or refused while the old one is served on.");
+    metric_labelled(m, "result", "ok", counts.reloads);
+    metric_labelled(m, "result", "refused", counts.reloads_refused);
+    metric_family(m, "kavilo_tls_certificate_not_after_seconds", METRIC_GAUGE,
+                  "When the certificate that is served from this file expires, in seconds since 1970.");
+    for (unsigned i = 0; i < tls_server_pairs(tls); i++) {
+        tls_server_pair_facts(tls, i, &facts);
+        metric_labelled(m, "file", facts.cert, (uint64_t)facts.not_after);
+    }
+    metric_family(m, "kavilo_tls_ocsp_next_update_seconds", METRIC_GAUGE,
+                  "Until when the OCSP response stapled to the certificate of this file is good; 0 for none stapled.");
+    for (unsigned i = 0; i < tls_server_pairs(tls); i++) {
+        tls_server_pair_facts(tls, i, &facts);
+        metric_labelled(m, "file", facts.cert, (uint64_t)facts.staple_until);
+    }
+}
+
 static void write_memory(struct metric_text *m)
 {
     gauge(m, "kavilo_credit_granted_bytes", "Body bytes that peers may send at once, booked on the process's budget.",
@@ -117,6 +146,8 @@ int ops_metrics(const struct ops *ops, struct buffer *out)
     metric_labelled(&m, "version", KV_VERSION, 1);
     write_tunnels(&m, &ops->settings);
     write_edge(&m, &ops->settings);
+    if (ops->settings.tls)
+        write_tls(&m, ops->settings.tls);
     write_memory(&m);
     gauge(&m, "kavilo_store_reachable", "1 if the accounts' database answered when it was last asked, otherwise 0.",
           store_thread_reachable(ops->settings.store));

@@ -1,10 +1,10 @@
 /* The messages between two halves of an exchange, and what each does to the half that gets it. */
 #include "tunnel/exchange.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
+#include "base/pool.h"
 
 enum exchange_kind {
     EXCHANGE_OPEN,
@@ -20,6 +20,7 @@ enum exchange_kind {
 struct exchange_message {
     struct message base;
     enum exchange_kind kind;
+    uint16_t size; /* of the message around this */
     union {
         struct head *head;   /* HEAD; END: trailers or NULL */
         struct chunk *chunk; /* DATA */
@@ -71,6 +72,11 @@ void exchange_id(char out[EXCHANGE_ID_LEN], const char *session, uint64_t number
     out[len] = '\0';
 }
 
+static void release(struct exchange_message *m)
+{
+    pool_free(m, m->size);
+}
+
 static void drop(struct message *message)
 {
     struct exchange_message *m = (struct exchange_message *)message;
@@ -78,16 +84,16 @@ static void drop(struct message *message)
         head_free(m->head);
     else if (m->kind == EXCHANGE_DATA)
         chunk_free(m->chunk);
-    free(m);
+    release(m);
 }
 
+/* Not cleared but for this: whoever makes one fills it. */
 static void *make(enum exchange_kind kind, size_t size, void (*dropped)(struct message *))
 {
-    struct exchange_message *m = calloc(1, size);
+    struct exchange_message *m = pool_alloc(size);
     if (!m)
         return NULL;
-    m->base.drop = dropped;
-    m->kind = kind;
+    *m = (struct exchange_message){.base.drop = dropped, .kind = kind, .size = (uint16_t)size};
     return m;
 }
 
@@ -107,14 +113,14 @@ static void drop_open(struct message *message)
     struct open_message *m = (struct open_message *)message;
     send_reset(m->from, REASON_NO_TUNNEL, "the tunnel has just gone");
     head_free(m->open.head);
-    free(m);
+    release(&m->exchange);
 }
 
 static void drop_opened(struct message *message)
 {
     struct opened_message *m = (struct opened_message *)message;
     send_reset(m->from, REASON_VISITOR_GONE, "the request was given up before it was taken");
-    free(m);
+    release(&m->exchange);
 }
 
 /* ---- receiving ------------------------------------------------------------------------------------------------- */
@@ -184,7 +190,7 @@ static void receive(struct receiver *receiver, struct message *message)
         m->base.drop(&m->base);
         return;
     }
-    free(m);
+    release(m);
 }
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */
@@ -203,7 +209,7 @@ int half_open(struct half *half, struct worker *worker, struct address to, struc
         return KV_ENOMEM;
     int error = attach(half, worker, events, owner);
     if (error) {
-        free(m);
+        release(&m->exchange);
         return error;
     }
     m->from = half->receiver.address;
@@ -231,7 +237,8 @@ int half_accept(struct half *half, struct worker *worker, struct message *open, 
     struct open_message *m = (struct open_message *)open;
     struct opened_message *answer = make(EXCHANGE_OPENED, sizeof(*answer), drop_opened);
     if (!answer || attach(half, worker, events, owner) != KV_OK) {
-        free(answer);
+        if (answer)
+            release(&answer->exchange);
         exchange_refuse(open, REASON_INTERNAL, "no memory");
         return KV_ENOMEM;
     }
@@ -244,7 +251,7 @@ int half_accept(struct half *half, struct worker *worker, struct message *open, 
     memcpy(answer->id, m->open.id, sizeof(answer->id));
     message_send(half->peer, &answer->exchange.base);
     head_free(m->open.head);
-    free(m);
+    release(&m->exchange);
     return KV_OK;
 }
 
@@ -253,7 +260,7 @@ void exchange_refuse(struct message *open, enum close_reason reason, const char 
     struct open_message *m = (struct open_message *)open;
     send_reset(m->from, reason, text);
     head_free(m->open.head);
-    free(m);
+    release(&m->exchange);
 }
 
 /* ---- sending --------------------------------------------------------------------------------------------------- */

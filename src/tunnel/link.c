@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/pool.h"
 #include "base/random.h"
 #include "http/h2.h"
 #include "tunnel/budget.h"
@@ -29,7 +30,7 @@ struct link_exchange *link_exchange_new(struct link *link, uint64_t id)
 {
     if (!budget_take(2UL * LIMIT_WINDOW_BYTES))
         return NULL;
-    struct link_exchange *ex = calloc(1, sizeof(*ex));
+    struct link_exchange *ex = pool_zalloc(sizeof(*ex));
     if (!ex) {
         budget_give(2UL * LIMIT_WINDOW_BYTES);
         return NULL;
@@ -42,7 +43,7 @@ struct link_exchange *link_exchange_new(struct link *link, uint64_t id)
     HASH_ADD(hh, link->exchanges, id, sizeof(ex->id), ex);
     if (!ex->hh.tbl) {
         budget_give(2UL * LIMIT_WINDOW_BYTES);
-        free(ex);
+        pool_free(ex, sizeof(*ex));
         return NULL;
     }
     return ex;
@@ -59,7 +60,7 @@ void link_exchange_remove(struct link_exchange *ex)
     budget_give(ex->room + ex->window);
     chain_free(&ex->backlog);
     head_free(ex->trailers);
-    free(ex);
+    pool_free(ex, sizeof(*ex));
     if (link->draining && !link->ended && !link->exchanges && link->events->idle)
         link->events->idle(link->owner);
 }

@@ -70,9 +70,9 @@ static void on_request_head(struct link *link, const struct wire_message *m)
 /* Two opinions about where an answer ends (RFC 9112, 6.3): forwarding would keep the first. */
 static bool lengths_differ(const struct head *head)
 {
-    const struct field *first = head_find(head, SLICE("content-length"));
+    const struct field *first = head_find_id(head, FIELD_CONTENT_LENGTH);
     for (size_t i = 0; first && i < head->count; i++)
-        if (field_is(&head->fields[i], first->name) && !slice_equals(head->fields[i].value, first->value))
+        if (field_id(&head->fields[i]) == FIELD_CONTENT_LENGTH && !slice_equals(head->fields[i].value, first->value))
             return true;
     return false;
 }

@@ -71,9 +71,9 @@ static bool is_address(struct slice s)
     return true;
 }
 
-int wire_check_head(enum wire_kind kind, const struct head *head, struct slice remote_addr)
+int wire_check_head(enum wire_kind kind, const struct head *head, struct slice remote_addr, size_t more)
 {
-    size_t text = head->method.len + head->target.len + remote_addr.len;
+    size_t text = head->method.len + head->target.len + remote_addr.len + more;
     if (head->count > WIRE_HEAD_FIELDS)
         return KV_ELIMIT;
     for (uint16_t i = 0; i < head->count; i++)
@@ -89,9 +89,9 @@ int wire_check_head(enum wire_kind kind, const struct head *head, struct slice r
     unsigned hosts = 0;
     for (uint16_t i = 0; i < head->count; i++) {
         const struct field *field = &head->fields[i];
-        if (!http_is_token(field->name) || !http_is_field_value(field->value))
+        if (!head->judged && (!http_is_token(field->name) || !http_is_field_value(field->value)))
             return KV_EPROTO;
-        hosts += slice_equals_nocase(field->name, SLICE("host"));
+        hosts += field_id(field) == FIELD_HOST;
     }
     /* Two hosts are two opinions about where a request goes (RFC 9112, 3.2). */
     return kind == WIRE_REQUEST_HEAD && hosts > 1 ? KV_EPROTO : 0;

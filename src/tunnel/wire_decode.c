@@ -14,6 +14,7 @@
 #include <stdlib.h>
 
 #include "base/error.h"
+#include "http/syntax.h"
 #include "tunnel/wire_frame.h"
 
 /* ---- the arena ------------------------------------------------------------------------------------------------- */
@@ -179,10 +180,18 @@ static bool is_interim(unsigned status)
 /* Finds what a head has of its own among its fields: the authority and the protocol. */
 static void note_field(struct head *head, const struct field *field)
 {
-    if (slice_equals(field->name, SLICE("host")))
+    if (field->id == FIELD_HOST)
         head->authority = field->value;
-    else if (slice_equals(field->name, SLICE("upgrade")) && head->protocol.len == 0)
+    else if (field->id == FIELD_UPGRADE && head->protocol.len == 0)
         head->protocol = field->value;
+}
+
+/* 0, and nobody behind us has to look again; or as wire_check_head. */
+static int judge(enum wire_kind kind, struct head *head, struct slice remote_addr)
+{
+    int error = wire_check_head(kind, head, remote_addr, 0);
+    head->judged = error == 0;
+    return error;
 }
 
 static int finish_request(struct wire_message *out)
@@ -192,7 +201,7 @@ static int finish_request(struct wire_message *out)
         head->protocol = (struct slice){0};
     else if (head->protocol.len == 0)
         return KV_EPROTO;
-    return wire_check_head(out->kind, head, out->head.remote_addr);
+    return judge(out->kind, head, out->head.remote_addr);
 }
 
 static int finish_response(struct wire_message *out, uint64_t status)
@@ -205,7 +214,7 @@ static int finish_response(struct wire_message *out, uint64_t status)
         return KV_EPROTO;
     if (!out->head.upgraded)
         head->protocol = (struct slice){0};
-    return wire_check_head(out->kind, head, (struct slice){0});
+    return judge(out->kind, head, (struct slice){0});
 }
 
 /* A length-delimited value of at most the input's length. */
@@ -219,19 +228,18 @@ static bool take_bytes(struct slice *in, struct slice *out)
     return true;
 }
 
-/* A Header of a lower-case name and a value, each once and in order; a member that is not there is empty. */
+/* A Header of a lower-case name and a value, each once and in order; a value that is not there is empty. What is no
+ * field at all is left to the slow way, which has the words for it. */
 static bool take_field(struct slice *in, struct head *head)
 {
     struct slice header, name = {0}, value = {0};
-    if (head->count == WIRE_HEAD_FIELDS || !take_bytes(in, &header) ||
-        (take_tag(&header, TAG_NAME) && !take_bytes(&header, &name)) ||
-        (take_tag(&header, TAG_VALUE) && !take_bytes(&header, &value)) || header.len > 0)
+    if (head->count == WIRE_HEAD_FIELDS || !take_bytes(in, &header) || !take_tag(&header, TAG_NAME) ||
+        !take_bytes(&header, &name) || (take_tag(&header, TAG_VALUE) && !take_bytes(&header, &value)) || header.len > 0)
         return false;
-    for (size_t i = 0; i < name.len; i++)
-        if (name.data[i] >= 'A' && name.data[i] <= 'Z')
-            return false;
+    if (name.len == 0 || http_span(name, HTTP_CHAR_LOWER) != name.len || !http_is_field_value(value))
+        return false;
     struct field *field = &head->fields[head->count++];
-    *field = (struct field){name, slice_trim(value)};
+    *field = (struct field){name, slice_trim(value), field_id_of(name)};
     note_field(head, field);
     return true;
 }
@@ -290,8 +298,10 @@ static bool read_plain_head(enum wire_side side, struct slice in, struct wire_ar
     out->kind = side == WIRE_FROM_SERVER ? WIRE_REQUEST_HEAD : WIRE_RESPONSE_HEAD;
     out->head.head.fields = arena->fields;
     out->head.head.capacity = WIRE_HEAD_FIELDS;
+    out->head.head.block = body;
     if (side == WIRE_FROM_SERVER ? !take_request(body, out) : !take_response(body, out, &status))
         return false;
+    out->head.head.judged = true; /* its fields; the rest is judged now */
     *error = side == WIRE_FROM_SERVER ? finish_request(out) : finish_response(out, status);
     return true;
 }
@@ -311,8 +321,8 @@ static int read_head(Header *const *headers, size_t count, struct wire_arena *ar
         struct field *field = &arena->fields[head->count];
         field->name = arena_text(header->name);
         field->value = slice_trim(arena_bytes(&header->value));
-        for (size_t i = 0; i < field->name.len; i++)
-            header->name[i] = wire_lower(header->name[i]);
+        slice_lower(field->name, header->name);
+        field->id = field_id_of(field->name);
         note_field(head, field);
     }
     return 0;
@@ -340,7 +350,7 @@ static int read_trailers(const Kavilo__Tunnel__V1__Trailers *in, struct wire_are
 {
     int error = read_head(in->headers, in->n_headers, arena, &out->trailers);
     out->trailers.authority = out->trailers.protocol = (struct slice){0};
-    return error ? error : wire_check_head(out->kind, &out->trailers, (struct slice){0});
+    return error ? error : judge(out->kind, &out->trailers, (struct slice){0});
 }
 
 static void read_hello(const Kavilo__Tunnel__V1__Hello *in, struct wire_message *out)

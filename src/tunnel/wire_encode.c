@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "grpc/grpc.h"
+#include "http/syntax.h"
 #include "tunnel/wire_frame.h"
 
 #define SCRATCH_BYTES (4 * 1024) /* Hello and Welcome: a handful of short texts */
@@ -210,38 +211,45 @@ static size_t varint_len(uint64_t value)
 
 /* ---- heads ------------------------------------------------------------------------------------------------------ */
 
-static int add(struct head *head, struct slice name, struct slice value)
+/* A head as it goes on the wire: `host` among its fields, and the two fields of an upgrade, because a deployed client
+ * copies fields to the local service and adds none. */
+struct outgoing {
+    const struct head *head;
+    struct slice remote_addr;
+    struct field before[1], behind[2]; /* the head's own fields */
+    unsigned before_count, behind_count;
+};
+
+static struct field ours(enum field_id id, struct slice value)
 {
-    return head_add(head, name, value) == 0 ? 0 : KV_ELIMIT;
+    return (struct field){field_name(id), value, id};
 }
 
-/* The head as it goes on the wire: `host` among the fields, and the two fields of an upgrade, because a deployed client
- * copies fields to the local service and adds none. `head` borrows. */
-static int assemble(const struct wire_message *message, struct head *head)
+static int assemble(const struct wire_message *message, struct outgoing *out)
 {
-    const struct head *from = message->kind == WIRE_TRAILERS ? &message->trailers : &message->head.head;
+    const struct head *head = message->kind == WIRE_TRAILERS ? &message->trailers : &message->head.head;
     bool request = message->kind == WIRE_REQUEST_HEAD;
-    bool switches = message->kind == WIRE_RESPONSE_HEAD && from->status == 101;
-    bool upgrades = ((request && from->protocol.len > 0) || switches) && !head_find(from, SLICE("upgrade"));
-    int error = 0;
-
-    head->method = from->method;
-    head->target = from->target;
-    head->protocol = from->protocol;
-    head->status = from->status;
-    if (upgrades && from->protocol.len == 0)
+    bool switches = message->kind == WIRE_RESPONSE_HEAD && head->status == 101;
+    bool upgrades = ((request && head->protocol.len > 0) || switches) && !head_find_id(head, FIELD_UPGRADE);
+    out->head = head;
+    out->remote_addr = request ? message->head.remote_addr : (struct slice){0};
+    out->before_count = out->behind_count = 0;
+    if (upgrades && head->protocol.len == 0)
         return KV_EINVAL; /* a switch to nothing */
-    if (request && from->authority.len > 0 && !head_find(from, SLICE("host")))
-        error = add(head, SLICE("host"), from->authority);
-    for (uint16_t i = 0; i < from->count && !error; i++)
-        error = add(head, from->fields[i].name, from->fields[i].value);
-    if (upgrades && request && !error)
-        error = add(head, SLICE("connection"), SLICE("Upgrade"));
-    if (upgrades && !error)
-        error = add(head, SLICE("upgrade"), from->protocol);
-    if (upgrades && !request && !error)
-        error = add(head, SLICE("connection"), SLICE("Upgrade"));
-    return error;
+    if (request && head->authority.len > 0 && !head_find_id(head, FIELD_HOST))
+        out->before[out->before_count++] = ours(FIELD_HOST, head->authority);
+    if (upgrades) {
+        out->behind[request] = ours(FIELD_UPGRADE, head->protocol);
+        out->behind[!request] = ours(FIELD_CONNECTION, SLICE("Upgrade"));
+        out->behind_count = 2;
+    }
+    return 0;
+}
+
+static bool judge_ours(const struct outgoing *out)
+{
+    return (out->before_count == 0 || http_is_field_value(out->before[0].value)) &&
+           (out->behind_count == 0 || http_is_field_value(out->head->protocol));
 }
 
 /* Bytes of a length-delimited member with its tag; an empty one is left out (proto3). */
@@ -255,15 +263,23 @@ static size_t header_len(const struct field *field)
     return member_len(field->name.len) + member_len(field->value.len);
 }
 
-static size_t head_len(const struct wire_message *message, const struct head *head)
+static size_t headers_len(const struct field *fields, unsigned count)
 {
     size_t len = 0;
-    for (uint16_t i = 0; i < head->count; i++) {
-        size_t header = header_len(&head->fields[i]);
+    for (unsigned i = 0; i < count; i++) {
+        size_t header = header_len(&fields[i]);
         len += 1 + varint_len(header) + header;
     }
+    return len;
+}
+
+static size_t head_len(const struct wire_message *message, const struct outgoing *out)
+{
+    const struct head *head = out->head;
+    size_t len = headers_len(out->before, out->before_count) + headers_len(head->fields, head->count) +
+                 headers_len(out->behind, out->behind_count);
     if (message->kind == WIRE_REQUEST_HEAD)
-        len += member_len(head->method.len) + member_len(head->target.len) + member_len(message->head.remote_addr.len) +
+        len += member_len(head->method.len) + member_len(head->target.len) + member_len(out->remote_addr.len) +
                (head->protocol.len > 0 ? 2 : 0);
     if (message->kind == WIRE_RESPONSE_HEAD)
         len += 1 + varint_len(head->status) + (head->status == 101 ? 2 : 0);
@@ -289,54 +305,71 @@ static char *put_flag(char *out, char tag, bool value)
     return out;
 }
 
-static char *put_headers(char *out, char tag, const struct head *head)
+static char *put_headers(char *to, char tag, const struct field *fields, unsigned count)
 {
-    for (uint16_t i = 0; i < head->count; i++) {
-        const struct field *field = &head->fields[i];
-        *out++ = tag;
-        out += put_varint(out, header_len(field));
-        char *name = out;
-        out = put_member(out, TAG_NAME, field->name);
-        for (name = out - field->name.len; name < out; name++)
-            *name = wire_lower(*name);
-        out = put_member(out, TAG_VALUE, field->value);
+    for (unsigned i = 0; i < count; i++) {
+        const struct field *field = &fields[i];
+        *to++ = tag;
+        to += put_varint(to, header_len(field));
+        to = put_member(to, TAG_NAME, field->name);
+        slice_lower(field->name, to - field->name.len);
+        to = put_member(to, TAG_VALUE, field->value);
     }
-    return out;
+    return to;
 }
 
-static char *put_head(char *out, const struct wire_message *message, const struct head *head)
+static char *put_all_headers(char *to, char tag, const struct outgoing *out)
 {
+    to = put_headers(to, tag, out->before, out->before_count);
+    to = put_headers(to, tag, out->head->fields, out->head->count);
+    return put_headers(to, tag, out->behind, out->behind_count);
+}
+
+static char *put_head(char *to, const struct wire_message *message, const struct outgoing *out)
+{
+    const struct head *head = out->head;
     switch (message->kind) {
     case WIRE_REQUEST_HEAD:
-        out = put_member(out, TAG_METHOD, head->method);
-        out = put_member(out, TAG_PATH, head->target);
-        out = put_headers(out, TAG_FIELD_OF_REQUEST, head);
-        out = put_member(out, TAG_REMOTE, message->head.remote_addr);
-        return put_flag(out, TAG_IS_UPGRADE, head->protocol.len > 0);
+        to = put_member(to, TAG_METHOD, head->method);
+        to = put_member(to, TAG_PATH, head->target);
+        to = put_all_headers(to, TAG_FIELD_OF_REQUEST, out);
+        to = put_member(to, TAG_REMOTE, out->remote_addr);
+        return put_flag(to, TAG_IS_UPGRADE, head->protocol.len > 0);
     case WIRE_RESPONSE_HEAD:
-        *out++ = TAG_STATUS;
-        out += put_varint(out, head->status);
-        out = put_headers(out, TAG_FIELD_OF_RESPONSE, head);
-        return put_flag(out, TAG_UPGRADED, head->status == 101);
+        *to++ = TAG_STATUS;
+        to += put_varint(to, head->status);
+        to = put_all_headers(to, TAG_FIELD_OF_RESPONSE, out);
+        return put_flag(to, TAG_UPGRADED, head->status == 101);
     default:
-        return put_headers(out, TAG_FIELD_OF_TRAILERS, head);
+        return put_all_headers(to, TAG_FIELD_OF_TRAILERS, out);
     }
+}
+
+/* The caps count what we add. */
+static int check(const struct wire_message *message, const struct outgoing *out)
+{
+    size_t added = 0;
+    for (unsigned i = 0; i < out->before_count; i++)
+        added += out->before[i].name.len + out->before[i].value.len;
+    for (unsigned i = 0; i < out->behind_count; i++)
+        added += out->behind[i].name.len + out->behind[i].value.len;
+    if (out->head->count + out->before_count + out->behind_count > WIRE_HEAD_FIELDS)
+        return KV_ELIMIT;
+    int error = wire_check_head(message->kind, out->head, out->remote_addr, added);
+    return error == 0 && !judge_ours(out) ? KV_EPROTO : error;
 }
 
 static int encode_head(unsigned number, const struct wire_message *message, struct buffer *out)
 {
-    struct field fields[WIRE_HEAD_FIELDS];
-    struct head head;
-    struct slice remote = message->kind == WIRE_REQUEST_HEAD ? message->head.remote_addr : (struct slice){0};
-    head_borrow(&head, fields, WIRE_HEAD_FIELDS);
-    int error = assemble(message, &head);
+    struct outgoing outgoing;
+    int error = assemble(message, &outgoing);
     if (!error)
-        error = wire_check_head(message->kind, &head, remote);
+        error = check(message, &outgoing);
     if (error)
         return error == KV_EPROTO ? KV_EINVAL : error; /* no peer is to blame for our own head */
 
     uint64_t tag = number << 3 | 2;
-    size_t body = head_len(message, &head);
+    size_t body = head_len(message, &outgoing);
     size_t id = message->request_id > 0 ? 1 + varint_len(message->request_id) : 0;
     size_t size = id + varint_len(tag) + varint_len(body) + body;
     error = buffer_reserve(out, GRPC_PREFIX_LEN + size);
@@ -351,7 +384,7 @@ static int encode_head(unsigned number, const struct wire_message *message, stru
     }
     to += put_varint(to, tag);
     to += put_varint(to, body);
-    put_head(to, message, &head);
+    put_head(to, message, &outgoing);
     out->len += GRPC_PREFIX_LEN + size;
     return 0;
 }

@@ -38,15 +38,10 @@ enum wire_kind wire_kind_at(enum wire_side side, unsigned number);
 unsigned wire_kind_number(enum wire_side side, enum wire_kind kind);
 
 /* Judges a head as it stands on the wire. `kind` says whether it is a request's, a response's or trailers; remote_addr
- * counts with the text. 0; KV_EPROTO for a bad method, target, address, status, name or value, or two hosts; KV_ELIMIT
- * over WIRE_HEAD_FIELDS or WIRE_HEAD_BYTES. */
-int wire_check_head(enum wire_kind kind, const struct head *head, struct slice remote_addr);
-
-/* ASCII only. */
-static inline char wire_lower(char c)
-{
-    return c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c;
-}
+ * and `more` bytes count with the text. Names and values of a head that is judged already are not looked at again. 0;
+ * KV_EPROTO for a bad method, target, address, status, name or value, or two hosts; KV_ELIMIT over WIRE_HEAD_FIELDS or
+ * WIRE_HEAD_BYTES. */
+int wire_check_head(enum wire_kind kind, const struct head *head, struct slice remote_addr, size_t more);
 
 /* Tags: field number << 3 | wire type (0 varint, 2 length-delimited). */
 #define TAG_REQUEST_ID        (1 << 3 | 0)

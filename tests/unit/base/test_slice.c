@@ -37,6 +37,28 @@ static void test_equals_nocase(void **state)
     assert_false(slice_equals_nocase(SLICE("\xc4"), SLICE("\xe4")));
 }
 
+/* Every byte at every place of a word and behind it, next to letters of both cases. */
+static void test_lower(void **state)
+{
+    (void)state;
+    for (size_t len = 1; len < 20; len++) {
+        for (size_t at = 0; at < len; at++) {
+            for (int byte = 0; byte < 256; byte++) {
+                char text[20], lower[20];
+                memset(text, at % 2 ? 'Q' : 'z', sizeof(text));
+                text[at] = (char)byte;
+                slice_lower((struct slice){text, len}, lower);
+                for (size_t i = 0; i < len; i++)
+                    assert_int_equal(lower[i], text[i] >= 'A' && text[i] <= 'Z' ? text[i] + 32 : text[i]);
+                assert_true(slice_equals_nocase((struct slice){text, len}, (struct slice){lower, len}));
+            }
+        }
+    }
+    char in_place[] = "Content-LENGTH";
+    slice_lower(slice_of(in_place), in_place);
+    assert_string_equal(in_place, "content-length");
+}
+
 static void test_starts_with(void **state)
 {
     (void)state;
@@ -136,7 +158,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_equals), cmocka_unit_test(test_equals_nocase), cmocka_unit_test(test_starts_with),
         cmocka_unit_test(test_trim),   cmocka_unit_test(test_elements),      cmocka_unit_test(test_to_u64),
-        cmocka_unit_test(test_dup),
+        cmocka_unit_test(test_dup),    cmocka_unit_test(test_lower),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

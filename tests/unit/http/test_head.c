@@ -127,24 +127,67 @@ static void joins_in_place(void **state)
     struct field storage[3];
     struct head from;
     head_borrow(&from, storage, 3);
-    head_add(&from, SLICE("F"), SLICE("1"));
+    head_add(&from, SLICE("cookie"), SLICE("1"));
     head_add(&from, SLICE("g"), SLICE("no"));
-    head_add(&from, SLICE("f"), SLICE("2"));
+    head_add(&from, SLICE("Cookie"), SLICE("2"));
     struct head *h = head_new(1, 9 + 1);
-    struct slice joined = head_intern_joined(h, &from, SLICE("f"), SLICE(", "), SLICE("end"));
+    struct slice joined = head_intern_joined(h, &from, FIELD_COOKIE, SLICE(", "), SLICE("end"));
     assert_string_equal(joined.data, "1, 2, end");
     assert_int_equal(head_add(h, SLICE("f"), joined), 0);
     assert_ptr_equal(h->fields[0].value.data, joined.data); /* not copied again */
-    assert_string_equal(head_intern_joined(h, &from, SLICE("x"), SLICE(", "), SLICE("")).data, "");
-    assert_null(head_intern_joined(h, &from, SLICE("f"), SLICE(", "), SLICE("more than there is")).data);
+    assert_string_equal(head_intern_joined(h, &from, FIELD_EXPECT, SLICE(", "), SLICE("")).data, "");
+    assert_null(head_intern_joined(h, &from, FIELD_COOKIE, SLICE(", "), SLICE("more than there is")).data);
     head_free(h);
+}
+
+/* A head that lies in one input, and a text that does not; the input is gone before the copy is read. */
+static void derives_in_one_piece(void **state)
+{
+    (void)state;
+    char input[] = "GET /x HTTP/1.1\r\nHost: a.example\r\nX-Empty:\r\nCookie: a=b \r\n\r\n";
+    const struct slice block = {input, sizeof(input) - 1};
+    struct field storage[4];
+    struct head h;
+    head_borrow(&h, storage, 4);
+    h.block = block;
+    h.method = (struct slice){strstr(input, "GET"), 3};
+    h.target = (struct slice){strstr(input, "/x"), 2};
+    h.scheme = SLICE("https"); /* a constant */
+    h.authority = (struct slice){strstr(input, "a.example"), 9};
+    head_add(&h, (struct slice){strstr(input, "Host"), 4}, h.authority);
+    head_add(&h, (struct slice){strstr(input, "X-Empty"), 7}, (struct slice){strstr(input, "Empty:") + 6, 0});
+    head_add(&h, (struct slice){strstr(input, "Cookie"), 6}, (struct slice){strstr(input, "a=b"), 3});
+    head_add(&h, SLICE("Constant"), SLICE("value"));
+    h.judged = true;
+
+    struct head *copy = head_copy(&h, 1, 1);
+    memset(input, '!', sizeof(input));
+    memset(storage, 0, sizeof(storage));
+    assert_true(copy->judged);
+    assert_string_equal(copy->method.data, "GET");
+    assert_string_equal(copy->target.data, "/x");
+    assert_string_equal(copy->scheme.data, "https");
+    assert_string_equal(copy->authority.data, "a.example");
+    static const char *const texts[] = {"host", "a.example", "x-empty", "", "cookie", "a=b", "constant", "value"};
+    for (size_t i = 0; i < 4; i++) {
+        assert_string_equal(copy->fields[i].name.data, texts[2 * i]);
+        assert_string_equal(copy->fields[i].value.data, texts[2 * i + 1]);
+        assert_int_equal(copy->fields[i].value.len, strlen(texts[2 * i + 1]));
+    }
+    assert_int_equal(field_id(&copy->fields[2]), FIELD_COOKIE);
+    assert_int_equal(head_add_id(copy, FIELD_TE, SLICE("t")), 0);
+    assert_false(copy->judged); /* nobody looked at what was added */
+    assert_string_equal(head_find_id(copy, FIELD_TE)->name.data, "te");
+    assert_int_equal(head_add_id(copy, FIELD_TE, SLICE("t")), KV_ELIMIT);
+    head_free(copy);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(owns_in_one_block),  cmocka_unit_test(keeps_to_its_room), cmocka_unit_test(copies_everything),
-        cmocka_unit_test(finds_without_case), cmocka_unit_test(joins_in_place),
+        cmocka_unit_test(owns_in_one_block), cmocka_unit_test(keeps_to_its_room),
+        cmocka_unit_test(copies_everything), cmocka_unit_test(finds_without_case),
+        cmocka_unit_test(joins_in_place),    cmocka_unit_test(derives_in_one_piece),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,6 +20,7 @@ static void knows_every_character(void **state)
         bool visible = i > 0x20 && i < 0x7f;
         assert_int_equal(http_is_token(s), alnum || (i && strchr("!#$%&'*+-.^_`|~", i)));
         assert_int_equal(http_is_target(s), visible && i != '#');
+        assert_int_equal(http_char_is(c, HTTP_CHAR_LOWER), http_is_token(s) && !(i >= 'A' && i <= 'Z'));
         assert_int_equal(http_is_field_value(s), i == '\t' || (i >= 0x20 && i != 0x7f));
         assert_int_equal(http_char_is(c, HTTP_CHAR_HOST), alnum || (i && strchr("-._", i)));
         assert_int_equal(http_char_is(c, HTTP_CHAR_DIGIT), i >= '0' && i <= '9');
@@ -143,6 +144,27 @@ static void bounds_hosts(void **state)
     assert_int_equal(http_host_of((struct slice){name, LIMIT_HOST_BYTES + 2}, out), 0);
 }
 
+/* Every length across the steps of the scan, every place, both borders of the classes. */
+static void judges_values_of_every_length(void **state)
+{
+    (void)state;
+    static const unsigned char bytes[] = {0x00, 0x08, '\t', '\n', 0x1f, 0x20, 0x7e, 0x7f, 0x80, 0xff};
+    for (size_t len = 1; len < 50; len++) {
+        char text[50];
+        memset(text, 'v', sizeof(text));
+        for (size_t at = 0; at < len; at++) {
+            for (size_t i = 0; i < sizeof(bytes); i++) {
+                text[at] = (char)bytes[i];
+                bool fine = bytes[i] == '\t' || (bytes[i] >= 0x20 && bytes[i] != 0x7f);
+                assert_int_equal(http_is_field_value((struct slice){text, len}), fine);
+            }
+            text[at] = 'v';
+        }
+        text[len] = '\n'; /* behind the value: nobody may look at it */
+        assert_true(http_is_field_value((struct slice){text, len}));
+    }
+}
+
 static void reads_protocol_lists(void **state)
 {
     (void)state;
@@ -159,7 +181,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(knows_every_character), cmocka_unit_test(finds_the_first_control_byte),
         cmocka_unit_test(reads_hosts),           cmocka_unit_test(bounds_hosts),
-        cmocka_unit_test(reads_protocol_lists),
+        cmocka_unit_test(reads_protocol_lists),  cmocka_unit_test(judges_values_of_every_length),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -21,9 +21,11 @@
 #include "io/conn.h"
 #include "io/on_worker.h"
 #include "io/tls.h"
+#include "io/tls_server.h"
 
 static struct worker_group *group;
 static char folder[64];
+static struct tls_server *tls_server;
 static struct tls_context *server_tls, *client_tls;
 
 static int start(void **state)
@@ -39,7 +41,9 @@ static int start(void **state)
     cert_write(cert, (X509 *[]){self, NULL}, key, NULL);
     X509_free(self);
     EVP_PKEY_free(key);
-    server_tls = tls_server_context(cert, cert, alpn, error);
+    tls_server = tls_server_new(&(struct tls_files){cert, cert, NULL}, 1, error);
+    assert_non_null(tls_server);
+    server_tls = tls_server_context(tls_server, alpn, error);
     client_tls = tls_client_context(cert, true, alpn, error);
     assert_non_null(server_tls);
     assert_non_null(client_tls);
@@ -54,6 +58,7 @@ static int stop(void **state)
     worker_group_stop(group, 5000);
     tls_context_free(server_tls);
     tls_context_free(client_tls);
+    tls_server_free(tls_server);
     return (int)chunk_live_count();
 }
 

@@ -6,41 +6,15 @@
 
 #include <cmocka.h>
 
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-#include <openssl/err.h>
-#include <openssl/ssl.h>
-
-#include "io/certs.h"
-#include "io/tls.h"
+#include "io/tls_stage.h"
 
 static const char *const no_alpn[] = {NULL};
 static const char *const edge_alpn[] = {"h2", "http/1.1", NULL};
 static const char *const h2_alpn[] = {"h2", NULL};
 static const char *const h1_alpn[] = {"http/1.1", NULL};
-
-static char folder[64];
-
-/* A file in this run's folder. */
-static const char *in_folder(const char *name)
-{
-    static char paths[8][128];
-    static unsigned turn;
-    char *path = paths[turn++ % 8];
-    snprintf(path, sizeof(paths[0]), "%s/%s", folder, name);
-    return path;
-}
-
-static void write_text(const char *name, const char *text, size_t len)
-{
-    FILE *file = fopen(in_folder(name), "w");
-    assert_non_null(file);
-    assert_int_equal(fwrite(text, 1, len, file), len);
-    fclose(file);
-}
 
 static int make_files(void **state)
 {
@@ -50,7 +24,7 @@ static int make_files(void **state)
     EVP_PKEY *ca_key = cert_key(), *middle_key = cert_key(), *key = cert_key(), *other_key = cert_key();
     X509 *ca = cert_make(&(struct cert_wish){.common_name = "Test CA", .authority = true}, ca_key, NULL, NULL);
     X509 *middle = cert_make(&(struct cert_wish){.common_name = "Middle", .authority = true}, middle_key, ca, ca_key);
-    static const char names[] = "DNS:a.example,DNS:*.tnl.example,IP:127.0.0.1,IP:::1";
+    static const char names[] = STAGE_NAMES;
     X509 *leaf = cert_make(&(struct cert_wish){"leaf", names, false, 0, 0}, key, middle, middle_key);
     X509 *expired = cert_make(&(struct cert_wish){"old", names, false, -86400, -60}, key, ca, ca_key);
     X509 *early = cert_make(&(struct cert_wish){"early", names, false, 3600, 86400}, key, ca, ca_key);
@@ -97,6 +71,7 @@ static int make_files(void **state)
 static int remove_files(void **state)
 {
     (void)state;
+    stage_free_servers();
     static const char *const names[] = {
         "ca.pem",      "chain.pem", "both.pem",       "key.pem",         "other-key.pem", "locked-key.pem",
         "expired.pem", "early.pem", "lonely.pem",     "empty.pem",       "words.pem",     "broken.pem",
@@ -116,8 +91,8 @@ static const struct {
 } identities[] = {
     {"chain.pem", "key.pem", "", true},
     {"both.pem", "both.pem", "", true},
-    {"expired.pem", "key.pem", "expired.pem' has expired", true},
-    {"early.pem", "key.pem", "early.pem' is not valid yet", true},
+    {"expired.pem", "key.pem", "", true}, /* with a warning in the log */
+    {"early.pem", "key.pem", "", true},
     {"absent.pem", "key.pem", "absent.pem': No such file or directory", false},
     {"chain.pem", "absent.pem", "key file '", false},
     {".", "key.pem", "Is a directory", false},
@@ -140,9 +115,9 @@ static void files_of_a_server(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof(identities) / sizeof(identities[0]); i++) {
         char error[TLS_ERROR_LEN] = "not set";
-        struct tls_context *context =
-            tls_server_context(in_folder(identities[i].cert), in_folder(identities[i].key), edge_alpn, error);
-        if ((context != NULL) != identities[i].made)
+        const struct tls_files files = {in_folder(identities[i].cert), in_folder(identities[i].key), NULL};
+        struct tls_server *server = tls_server_new(&files, 1, error);
+        if ((server != NULL) != identities[i].made)
             fail_msg("%s and %s: %s", identities[i].cert, identities[i].key, error);
         if (identities[i].sentence[0] == '\0')
             assert_string_equal(error, "");
@@ -150,7 +125,7 @@ static void files_of_a_server(void **state)
             fail_msg("%s and %s: '%s' should say '%s'", identities[i].cert, identities[i].key, error,
                      identities[i].sentence);
         assert_int_equal(ERR_peek_error(), 0);
-        tls_context_free(context);
+        tls_server_free(server);
     }
 }
 
@@ -182,67 +157,6 @@ static void files_of_a_client(void **state)
 }
 
 /* ---- handshakes ------------------------------------------------------------------------------------------------ */
-
-struct pair {
-    SSL *client, *server;
-};
-
-static void connect_bios(struct pair *pair)
-{
-    BIO *client, *server;
-    assert_int_equal(BIO_new_bio_pair(&client, 0, &server, 0), 1);
-    SSL_set_bio(pair->client, client, client);
-    SSL_set_bio(pair->server, server, server);
-}
-
-static void free_pair(struct pair *pair)
-{
-    SSL_free(pair->client);
-    SSL_free(pair->server);
-    ERR_clear_error();
-}
-
-static bool wants_more(SSL *ssl, int result)
-{
-    int error = SSL_get_error(ssl, result);
-    return result == 1 || error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE;
-}
-
-/* True when both sides are through; otherwise the words of the side that failed first are in text. */
-static bool shake(struct pair *pair, char text[TLS_ERROR_LEN])
-{
-    text[0] = '\0';
-    for (int turn = 0; turn < 20; turn++) {
-        SSL *sides[2] = {pair->client, pair->server};
-        for (int i = 0; i < 2; i++) {
-            int result = SSL_do_handshake(sides[i]);
-            if (!wants_more(sides[i], result)) {
-                tls_error_text(text, TLS_ERROR_LEN, sides[i]);
-                assert_int_equal(ERR_peek_error(), 0);
-                return false;
-            }
-        }
-        if (SSL_is_init_finished(pair->client) && SSL_is_init_finished(pair->server))
-            return true;
-    }
-    return false;
-}
-
-static struct tls_context *server_of(const char *cert, const char *const *alpn)
-{
-    char error[TLS_ERROR_LEN];
-    struct tls_context *context = tls_server_context(in_folder(cert), in_folder("key.pem"), alpn, error);
-    assert_non_null(context);
-    return context;
-}
-
-static struct tls_context *client_of(const char *ca, bool verify, const char *const *alpn)
-{
-    char error[TLS_ERROR_LEN];
-    struct tls_context *context = tls_client_context(ca ? in_folder(ca) : NULL, verify, alpn, error);
-    assert_non_null(context);
-    return context;
-}
 
 static const struct {
     const char *cert, *ca, *name;
@@ -407,32 +321,6 @@ static void speaks_sound_versions_and_suites_only(void **state)
     assert_string_equal(text, "no common TLS version");
 }
 
-static void resumes_by_ticket(void **state)
-{
-    (void)state;
-    struct tls_context *server = server_of("chain.pem", NULL), *client = client_of("ca.pem", true, NULL);
-    SSL_SESSION *session = NULL;
-    for (int round = 0; round < 2; round++) {
-        struct pair pair = {tls_new_ssl(client, false, SLICE("a.example")),
-                            tls_new_ssl(server, true, (struct slice){0})};
-        if (session)
-            SSL_set_session(pair.client, session);
-        connect_bios(&pair);
-        char text[TLS_ERROR_LEN], byte;
-        assert_true(shake(&pair, text));
-        assert_int_equal(SSL_session_reused(pair.client), round);
-        assert_int_equal(SSL_write(pair.server, "x", 1), 1); /* the tickets are read on the way to it */
-        assert_int_equal(SSL_read(pair.client, &byte, 1), 1);
-        if (round == 0)
-            session = SSL_get1_session(pair.client);
-        SSL_shutdown(pair.client);
-        free_pair(&pair);
-    }
-    SSL_SESSION_free(session);
-    tls_context_free(server);
-    tls_context_free(client);
-}
-
 /* ---- words for what is not TLS at all -------------------------------------------------------------------------- */
 
 static void words_of(bool server, const char *bytes, size_t len, const char *expected)
@@ -487,7 +375,6 @@ int main(void)
         cmocka_unit_test(refuses_names_that_are_none),
         cmocka_unit_test(agrees_on_a_protocol),
         cmocka_unit_test(speaks_sound_versions_and_suites_only),
-        cmocka_unit_test(resumes_by_ticket),
         cmocka_unit_test(words_for_strangers),
     };
     return cmocka_run_group_tests(tests, make_files, remove_files);

@@ -10,7 +10,7 @@ static void answer_whole(struct worker *worker, void *arg)
     say_head(1, 103);
     say_head(1, 200);
     say_data(1, 1000, false);
-    struct field field = {SLICE("grpc-status"), SLICE("0")};
+    struct field field = {.name = SLICE("grpc-status"), .value = SLICE("0")};
     struct wire_message m = {.kind = WIRE_TRAILERS, .request_id = 1};
     m.trailers = (struct head){.fields = &field, .count = 1, .capacity = 1};
     say(&m);

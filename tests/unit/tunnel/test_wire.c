@@ -13,12 +13,9 @@
 #include "wire_bytes.h"
 
 #define HEAD(...) ((struct field[]){__VA_ARGS__}), .count = SIZE(((struct field[]){__VA_ARGS__}))
-#define FIELD(name, value)                                                                                             \
+#define FIELD(text, what)                                                                                              \
     {                                                                                                                  \
-        {name, sizeof(name) - 1},                                                                                      \
-        {                                                                                                              \
-            value, sizeof(value) - 1                                                                                   \
-        }                                                                                                              \
+        .name = {(text), sizeof(text) - 1}, .value = {(what), sizeof(what) - 1 }                                       \
     }
 
 /* Every kind once with its bytes. The first part is what deployed peers send, taken from the wire. */

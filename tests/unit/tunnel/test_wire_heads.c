@@ -112,7 +112,7 @@ static void test_request_rules_on_the_way_out(void **state)
         {GET, TEXT(""), TEXT("x"), KV_EINVAL},
     };
     for (size_t i = 0; i < SIZE(rows); i++) {
-        struct field field = {rows[i].name, rows[i].value};
+        struct field field = {.name = rows[i].name, .value = rows[i].value};
         struct wire_message message = {.kind = WIRE_REQUEST_HEAD, .request_id = 7};
         struct buffer out = BUFFER_INIT(LIMIT_MESSAGE_BYTES);
         head_borrow(&message.head.head, &field, 1);
@@ -263,7 +263,7 @@ static void check_added_fields(enum wire_side side, const struct wire_message *s
 static void test_added_fields(void **state)
 {
     (void)state;
-    struct field fields[3] = {{SLICE("a"), SLICE("b")}};
+    struct field fields[3] = {{.name = SLICE("a"), .value = SLICE("b")}};
     struct wire_message request = {
         .kind = WIRE_REQUEST_HEAD,
         .head = {.head = {.method = SLICE("GET"), .target = SLICE("/"), .fields = fields, .count = 1}}};
@@ -282,8 +282,8 @@ static void test_added_fields(void **state)
                        (const char *const[]){"a", "b", "upgrade", "websocket", "connection", "Upgrade", NULL});
 
     /* What is there already, in whatever case, is not added. */
-    fields[1] = (struct field){SLICE("Host"), SLICE("h:80")};
-    fields[2] = (struct field){SLICE("Upgrade"), SLICE("websocket")};
+    fields[1] = (struct field){.name = SLICE("Host"), .value = SLICE("h:80")};
+    fields[2] = (struct field){.name = SLICE("Upgrade"), .value = SLICE("websocket")};
     request.head.head.count = response.head.head.count = 3;
     check_added_fields(WIRE_FROM_SERVER, &request,
                        (const char *const[]){"a", "b", "host", "h:80", "upgrade", "websocket", NULL});
@@ -360,7 +360,7 @@ static void test_caps(void **state)
             put_bytes(&head, 2, SLICE("/"));
             put_bytes(&head, 4, SLICE("1.2.3.4:5"));
             for (size_t i = 0; i < count; i++) {
-                fields[i] = (struct field){SLICE("x"), value};
+                fields[i] = (struct field){.name = SLICE("x"), .value = value};
                 put_header(&head, 3, SLICE("x"), value);
             }
             put_number(&bytes, 1, 7);

@@ -1,0 +1,82 @@
+/* Free lists, one a class and a thread. A free block holds the pointer to the next. */
+#include "base/pool.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define KEEPS 0
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
+#define KEEPS 0
+#endif
+#endif
+#ifndef KEEPS
+#define KEEPS 1
+#endif
+
+#define CLASS_BYTES 64 /* a cache line: blocks of one class are that much apart in size */
+#define CLASSES     (POOL_BLOCK_MAX / CLASS_BYTES)
+
+struct free_block {
+    struct free_block *next;
+};
+
+static _Thread_local struct {
+    struct free_block *lists[CLASSES];
+    size_t bytes; /* in all lists */
+} kept;
+
+static size_t class_of(size_t size)
+{
+    return size > 0 ? (size - 1) / CLASS_BYTES : 0;
+}
+
+static size_t class_bytes(size_t class)
+{
+    return (class + 1) * CLASS_BYTES;
+}
+
+void *pool_alloc(size_t size)
+{
+    if (!KEEPS || size > POOL_BLOCK_MAX)
+        return malloc(size > 0 ? size : 1);
+    size_t class = class_of(size);
+    struct free_block *block = kept.lists[class];
+    if (!block)
+        return malloc(class_bytes(class));
+    kept.lists[class] = block->next;
+    kept.bytes -= class_bytes(class);
+    return block;
+}
+
+void *pool_zalloc(size_t size)
+{
+    void *block = pool_alloc(size);
+    return block ? memset(block, 0, size) : NULL;
+}
+
+void pool_free(void *block, size_t size)
+{
+    size_t class = class_of(size);
+    if (!KEEPS || !block || size > POOL_BLOCK_MAX || kept.bytes + class_bytes(class) > POOL_KEEP_BYTES) {
+        free(block);
+        return;
+    }
+    struct free_block *freed = block;
+    freed->next = kept.lists[class];
+    kept.lists[class] = freed;
+    kept.bytes += class_bytes(class);
+}
+
+void pool_drain(void)
+{
+    for (size_t class = 0; class < CLASSES; class ++) {
+        while (kept.lists[class]) {
+            struct free_block *block = kept.lists[class];
+            kept.lists[class] = block->next;
+            free(block);
+        }
+    }
+    kept.bytes = 0;
+}

@@ -1,0 +1,109 @@
+/* Whole names by their length, so that a name is compared with one or two at most; then beginnings of names. */
+#include "http/field_name.h"
+
+#include <stdbool.h>
+
+struct known {
+    struct slice name;
+    enum field_id id;
+};
+
+#define KNOWN(literal, what)                                                                                           \
+    {                                                                                                                  \
+        {(literal), sizeof(literal) - 1}, FIELD_##what                                                                 \
+    }
+
+/* A row ends with an empty entry. */
+#define LONGEST_NAME 19
+static const struct known names[LONGEST_NAME + 1][5] = {
+    [2] = {KNOWN("te", TE)},
+    [3] = {KNOWN("age", MODIFIER)},
+    [4] = {KNOWN("host", HOST), KNOWN("date", MODIFIER), KNOWN("vary", MODIFIER)},
+    [5] = {KNOWN("proxy", PROXY), KNOWN("range", MODIFIER)},
+    [6] = {KNOWN("cookie", COOKIE), KNOWN("expect", EXPECT), KNOWN("pragma", MODIFIER)},
+    [7] = {KNOWN("upgrade", UPGRADE), KNOWN("expires", MODIFIER), KNOWN("trailer", MODIFIER),
+           KNOWN("warning", MODIFIER)},
+    [8] = {KNOWN("location", MODIFIER)},
+    [9] = {KNOWN("forwarded", FORWARDED), KNOWN("x-real-ip", X_REAL_IP)},
+    [10] = {KNOWN("connection", CONNECTION), KNOWN("keep-alive", KEEP_ALIVE), KNOWN("set-cookie", MODIFIER)},
+    [11] = {KNOWN("retry-after", MODIFIER)},
+    [12] = {KNOWN("content-type", MODIFIER), KNOWN("max-forwards", MODIFIER)},
+    [13] = {KNOWN("authorization", MODIFIER), KNOWN("cache-control", MODIFIER), KNOWN("content-range", MODIFIER)},
+    [14] = {KNOWN("content-length", CONTENT_LENGTH), KNOWN("http2-settings", HTTP2_SETTINGS)},
+    [15] = {KNOWN("x-forwarded-for", X_FORWARDED_FOR)},
+    [16] = {KNOWN("proxy-connection", PROXY_CONNECTION), KNOWN("x-forwarded-host", X_FORWARDED_HOST),
+            KNOWN("content-encoding", MODIFIER), KNOWN("www-authenticate", MODIFIER)},
+    [17] = {KNOWN("transfer-encoding", TRANSFER_ENCODING), KNOWN("x-forwarded-proto", X_FORWARDED_PROTO)},
+    [18] = {KNOWN("proxy-authenticate", PROXY_AUTHENTICATE)},
+    [19] = {KNOWN("proxy-authorization", PROXY_AUTHORIZATION)},
+};
+
+/* Asked after the whole names that they cover. */
+static const struct known beginnings[] = {
+    KNOWN("x-forwarded-", X_FORWARDED_OTHER),
+    KNOWN("kavilo-", KAVILO),
+    KNOWN("if-", MODIFIER),
+    {{NULL, 0}, FIELD_PLAIN},
+};
+
+static char lower(char c)
+{
+    return (char)(c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c);
+}
+
+/* Whether name begins with the known one when case is ignored and '_' is '-', and what it is then. */
+static bool matches(struct slice name, const struct known *known, enum field_id *id)
+{
+    bool underscore = false;
+    for (size_t i = 0; i < known->name.len; i++) {
+        char c = name.data[i];
+        if (c == known->name.data[i])
+            continue;
+        if (c == '_') {
+            underscore = true;
+            c = '-';
+        }
+        if (lower(c) != known->name.data[i])
+            return false;
+    }
+    *id = known->id;
+    if (underscore)
+        *id = known->id == FIELD_MODIFIER ? FIELD_PLAIN : FIELD_DISGUISED;
+    return true;
+}
+
+enum field_id field_id_of(struct slice name)
+{
+    enum field_id id;
+    if (name.len == 0)
+        return FIELD_PLAIN;
+    char first = lower(name.data[0]);
+    if (name.len <= LONGEST_NAME)
+        for (const struct known *known = names[name.len]; known->name.len > 0; known++)
+            if (known->name.data[0] == first && matches(name, known, &id))
+                return id;
+    for (const struct known *known = beginnings; known->name.len > 0; known++)
+        if (known->name.data[0] == first && name.len >= known->name.len && matches(name, known, &id))
+            return id;
+    return FIELD_PLAIN;
+}
+
+struct slice field_name(enum field_id id)
+{
+#define TEXT(literal)                                                                                                  \
+    {                                                                                                                  \
+        (literal), sizeof(literal) - 1                                                                                 \
+    }
+    static const struct slice texts[FIELD_ID_COUNT] = {
+        [FIELD_HOST] = TEXT("host"),
+        [FIELD_COOKIE] = TEXT("cookie"),
+        [FIELD_CONNECTION] = TEXT("connection"),
+        [FIELD_TE] = TEXT("te"),
+        [FIELD_UPGRADE] = TEXT("upgrade"),
+        [FIELD_X_FORWARDED_FOR] = TEXT("x-forwarded-for"),
+        [FIELD_X_FORWARDED_PROTO] = TEXT("x-forwarded-proto"),
+        [FIELD_X_FORWARDED_HOST] = TEXT("x-forwarded-host"),
+        [FIELD_X_REAL_IP] = TEXT("x-real-ip"),
+    };
+    return texts[id];
+}

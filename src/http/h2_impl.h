@@ -1,0 +1,74 @@
+/* The inside of an HTTP/2 session, shared by h2.c (what comes in, streams, the session), h2_out.c (what goes out) and
+ * h2_flood.c; nobody else includes it. */
+#ifndef KV_HTTP_H2_IMPL_H
+#define KV_HTTP_H2_IMPL_H
+
+#include <nghttp2/nghttp2.h>
+
+#include "base/bucket.h"
+#include "base/limits.h"
+#include "http/h2.h"
+
+#define SENT_FIELDS_MAX (LIMIT_HEAD_FIELDS + 32) /* what others may send, and what forwarding adds */
+
+struct h2_session {
+    nghttp2_session *ng;
+    const struct h2_events *events;
+    void *owner;
+    void (*wake)(void *wake_arg);
+    void (*signs)(void *wake_arg, struct h2_signs *out);
+    void (*user_timeout)(void *wake_arg, unsigned ms);
+    void *wake_arg;
+    bool muted;
+    struct h2_stream *streams;
+    size_t stream_count;
+    struct head *incoming;
+    bool incoming_too_large, target_too_long;
+    struct bucket allowance; /* for frames */
+    bool flooded;
+    struct chain *out; /* during h2_output */
+    size_t out_limit;
+};
+
+struct h2_stream {
+    struct h2_session *session;
+    int32_t id;
+    const struct h2_events *events; /* the session's, or those of whom it was handed to */
+    void *user;                     /* NULL: nobody wants events */
+    struct chain out;
+    struct head *trailers;
+    bool end_wanted;
+    bool begun;    /* its HEADERS came, or have gone out */
+    bool deferred; /* nghttp2 waits for h2_resume */
+    struct h2_stream *next, **link;
+};
+
+/* ---- h2.c ------------------------------------------------------------------------------------------------------ */
+
+struct h2_stream *h2_stream_new(struct h2_session *s);
+void h2_stream_free(struct h2_stream *stream);
+/* Has h2_output called soon. */
+void h2_wake(struct h2_session *s);
+
+/* ---- h2_out.c -------------------------------------------------------------------------------------------------- */
+
+void h2_set_output_callbacks(nghttp2_session_callbacks *callbacks);
+
+/* ---- h2_flood.c ------------------------------------------------------------------------------------------------ */
+
+void h2_flood_start(struct h2_session *s);
+void h2_set_flood_limits(nghttp2_session_callbacks *callbacks, nghttp2_option *option);
+/* Takes tokens from the allowance. False when it is spent: the session is flooded, and a GOAWAY that says so queued. */
+bool h2_spend(struct h2_session *s, uint32_t tokens);
+/* The same without a look at the allowance, for floods that nghttp2 saw. */
+void h2_flooded(struct h2_session *s);
+
+void h2_earn_request(struct h2_session *s);
+void h2_earn_data(struct h2_session *s);
+void h2_earn_sent(struct h2_session *s, size_t bytes);
+/* Pays for a head over the limits; false as h2_spend. */
+bool h2_spend_oversized(struct h2_session *s);
+/* We reset a stream with this code. */
+void h2_spend_reset(struct h2_session *s, uint32_t error_code);
+
+#endif
