@@ -12,14 +12,17 @@ struct edge *edge_new(const struct edge_settings *settings)
     struct edge *e = calloc(1, sizeof(*e));
     if (!e)
         return NULL;
-    size_t size = worker_count(settings->group) * sizeof(*e->locals);
     e->settings = *settings;
+    e->count = worker_count(settings->group);
+    size_t size = e->count * sizeof(*e->locals);
     e->locals = aligned_alloc(_Alignof(struct edge_local), size);
     if (!e->locals) {
         free(e);
         return NULL;
     }
     memset(e->locals, 0, size);
+    for (unsigned i = 0; i < e->count; i++)
+        e->locals[i].scratch.limit = ANSWER_HEAD_MAX;
     return e;
 }
 
@@ -27,6 +30,8 @@ void edge_free(struct edge *edge)
 {
     if (!edge)
         return;
+    for (unsigned i = 0; i < edge->count; i++)
+        buffer_free(&edge->locals[i].scratch);
     free(edge->locals);
     free(edge);
 }
@@ -67,7 +72,7 @@ static void run_order(struct task *task)
 
 static void give_order(struct edge *edge, bool now)
 {
-    for (unsigned i = 0; i < worker_count(edge->settings.group); i++) {
+    for (unsigned i = 0; i < edge->count; i++) {
         struct order *order = calloc(1, sizeof(*order));
         if (!order)
             return; /* the end of the process closes what is left */
@@ -99,7 +104,7 @@ void edge_request_id(struct edge *edge, char out[EXCHANGE_ID_LEN])
 size_t edge_alive(const struct edge *edge)
 {
     size_t alive = 0;
-    for (unsigned i = 0; i < worker_count(edge->settings.group); i++)
+    for (unsigned i = 0; i < edge->count; i++)
         alive += atomic_load_explicit(&edge->locals[i].alive, memory_order_relaxed);
     return alive;
 }
@@ -107,7 +112,7 @@ size_t edge_alive(const struct edge *edge)
 void edge_count(const struct edge *edge, struct edge_counts *out)
 {
     memset(out, 0, sizeof(*out));
-    for (unsigned i = 0; i < worker_count(edge->settings.group); i++) {
+    for (unsigned i = 0; i < edge->count; i++) {
         const struct edge_local *local = &edge->locals[i];
         out->requests += atomic_load_explicit(&local->requests, memory_order_relaxed);
         out->body_limit_exceeded += atomic_load_explicit(&local->body_limit_exceeded, memory_order_relaxed);

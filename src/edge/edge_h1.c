@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/pool.h"
 #include "edge/edge_h1_impl.h"
 #include "http/forward.h"
 #include "http/http1.h"
@@ -39,7 +40,7 @@ void edge_h1_end_exchange(struct edge_h1 *h1, enum close_reason reason, const ch
     half_close(&x->half, reason, text);
     deadline_cancel(&x->answer);
     http1_body_free(&x->body);
-    free(x);
+    pool_free(x, sizeof(*x));
 }
 
 static void free_h1(struct free_node *node)
@@ -91,7 +92,7 @@ static bool answer_error(struct edge_h1 *h1, enum close_reason reason, enum edge
                          bool keep_alive, bool http10, const char *request_id)
 {
     struct head *head = NULL;
-    struct buffer body = {0}, out = BUFFER_INIT(ANSWER_HEAD_MAX);
+    struct buffer body = {0}, *out = edge_scratch(h1->edge);
     struct edge_local *local = edge_local(h1->edge);
     char id[EXCHANGE_ID_LEN];
     if (!request_id || !request_id[0]) {
@@ -99,8 +100,8 @@ static bool answer_error(struct edge_h1 *h1, enum close_reason reason, enum edge
         request_id = id;
     }
     bool sent = edge_error_make(reason, type, request_id, &head, &body) == KV_OK &&
-                http1_write_response(&out, head, HTTP1_LENGTH, body.len, keep_alive, http10) == KV_OK &&
-                conn_write_copy(h1->conn, out.data, out.len) == KV_OK &&
+                http1_write_response(out, head, HTTP1_LENGTH, body.len, keep_alive, http10) == KV_OK &&
+                conn_write_copy(h1->conn, out->data, out->len) == KV_OK &&
                 (is_head || conn_write_copy(h1->conn, body.data, body.len) == KV_OK);
     if (sent) {
         edge_h1_await_visitor(h1);
@@ -110,7 +111,6 @@ static bool answer_error(struct edge_h1 *h1, enum close_reason reason, enum edge
     }
     head_free(head);
     buffer_free(&body);
-    buffer_free(&out);
     return sent;
 }
 
@@ -215,7 +215,7 @@ static void refuse_request(struct edge_h1 *h1, const struct http1_message *m, en
 
 static struct edge_exchange *exchange_new(struct edge_h1 *h1, const struct http1_message *m, bool complete)
 {
-    struct edge_exchange *x = calloc(1, sizeof(*x));
+    struct edge_exchange *x = pool_zalloc(sizeof(*x));
     if (!x)
         return NULL;
     x->h1 = h1;
@@ -248,7 +248,7 @@ static void begin_exchange(struct edge_h1 *h1, const struct http1_message *m)
     }
     struct edge_exchange *x = exchange_new(h1, m, request.complete);
     if (!x || edge_open(&request, h1->conn, &h1->peer, link, &x->half, &edge_h1_half_events, x) != KV_OK) {
-        free(x);
+        pool_free(x, sizeof(*x));
         refuse_request(h1, m, REASON_INTERNAL);
         return;
     }

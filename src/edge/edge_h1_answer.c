@@ -59,12 +59,12 @@ static void on_credit(void *owner, size_t bytes)
 /* How the answer's body is told to this visitor. False for a length that is no length. */
 static bool choose_framing(struct edge_exchange *x, const struct head *head)
 {
-    struct slice length = head_value(head, SLICE("content-length"));
+    const struct field *length = head_find_id(head, FIELD_CONTENT_LENGTH);
     if (x->is_head || head->status == 204 || head->status == 304 || head->status < 200)
         x->framing = HTTP1_NO_BODY;
-    else if (length.data) {
+    else if (length) {
         x->framing = HTTP1_LENGTH;
-        return slice_to_u64(length, &x->answer_left);
+        return slice_to_u64(length->value, &x->answer_left);
     } else
         x->framing = x->http10 ? HTTP1_UNTIL_CLOSE : HTTP1_CHUNKED;
     return true;
@@ -72,11 +72,9 @@ static bool choose_framing(struct edge_exchange *x, const struct head *head)
 
 static bool write_answer_head(struct edge_exchange *x, const struct head *head)
 {
-    struct buffer out = BUFFER_INIT(ANSWER_HEAD_MAX);
-    bool written = http1_write_response(&out, head, x->framing, x->answer_left, x->keep_alive, x->http10) == KV_OK &&
-                   conn_write_copy(x->h1->conn, out.data, out.len) == KV_OK;
-    buffer_free(&out);
-    return written;
+    struct buffer *out = edge_scratch(x->h1->edge);
+    return http1_write_response(out, head, x->framing, x->answer_left, x->keep_alive, x->http10) == KV_OK &&
+           conn_write_copy(x->h1->conn, out->data, out->len) == KV_OK;
 }
 
 static void begin_raw(struct edge_exchange *x)
@@ -88,11 +86,10 @@ static void begin_raw(struct edge_exchange *x)
 
 static void on_interim(struct edge_exchange *x, const struct head *head)
 {
-    struct buffer out = BUFFER_INIT(ANSWER_HEAD_MAX);
+    struct buffer *out = edge_scratch(x->h1->edge);
     if (!x->http10 && !x->answered && head->status != 100 &&
-        http1_write_response(&out, head, HTTP1_NO_BODY, 0, true, false) == KV_OK)
-        conn_write_copy(x->h1->conn, out.data, out.len);
-    buffer_free(&out);
+        http1_write_response(out, head, HTTP1_NO_BODY, 0, true, false) == KV_OK)
+        conn_write_copy(x->h1->conn, out->data, out->len);
 }
 
 static void on_final(struct edge_exchange *x, const struct head *head)
@@ -193,13 +190,9 @@ static void finish(struct edge_exchange *x)
 
 static bool write_answer_end(struct edge_exchange *x, const struct head *trailers)
 {
-    struct buffer out = BUFFER_INIT(ANSWER_HEAD_MAX);
-    if (x->framing != HTTP1_CHUNKED)
-        return true;
-    bool written =
-        http1_write_last_chunk(&out, trailers) == KV_OK && conn_write_copy(x->h1->conn, out.data, out.len) == KV_OK;
-    buffer_free(&out);
-    return written;
+    struct buffer *out = edge_scratch(x->h1->edge);
+    return x->framing != HTTP1_CHUNKED || (http1_write_last_chunk(out, trailers) == KV_OK &&
+                                           conn_write_copy(x->h1->conn, out->data, out->len) == KV_OK);
 }
 
 static void on_end(void *owner, struct head *trailers)

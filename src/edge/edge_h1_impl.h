@@ -7,8 +7,6 @@
 #include "http/http1.h"
 #include "io/conn.h"
 
-#define ANSWER_HEAD_MAX (2 * LIMIT_HEAD_BYTES)
-
 /* One request and its answer. */
 struct edge_exchange {
     struct half half;

@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/pool.h"
 #include "base/random.h"
 #include "edge/edge_impl.h"
 #include "http/forward.h"
@@ -75,7 +76,7 @@ static void free_stream(struct free_node *node)
     chain_free(&s->pending);
     head_free(s->trailers);
     head_free(s->held);
-    free(s);
+    pool_free(s, sizeof(*s));
 }
 
 static void close_h2(struct edge_h2 *h2);
@@ -286,7 +287,7 @@ static struct head *make_upgrade(const struct head *head)
 
 static struct edge_stream *stream_new(struct edge_h2 *h2, struct h2_stream *stream, const struct head *head, bool end)
 {
-    struct edge_stream *s = calloc(1, sizeof(*s));
+    struct edge_stream *s = pool_zalloc(sizeof(*s));
     if (!s)
         return NULL;
     s->h2 = h2;
@@ -308,7 +309,7 @@ static void *begin_stream(struct edge_h2 *h2, struct h2_stream *stream, const st
     struct edge_stream *s = reason == REASON_NONE ? stream_new(h2, stream, request->head, end) : NULL;
     if (reason == REASON_NONE &&
         (!s || edge_open(request, h2_conn_conn(h2->conn), &h2->peer, link, &s->half, &half_events, s) != KV_OK)) {
-        free(s);
+        pool_free(s, sizeof(*s));
         reason = REASON_INTERNAL;
     }
     if (reason != REASON_NONE) {

@@ -5,12 +5,16 @@
 #include <stdatomic.h>
 
 #include "base/buffer.h"
+#include "base/limits.h"
 #include "base/reason.h"
 #include "base/slice.h"
 #include "edge/edge.h"
 #include "http/head.h"
 #include "io/worker.h"
 #include "tunnel/exchange.h"
+
+/* An answer's head as it is written: a whole one from the tunnel, and what framing it adds. */
+#define ANSWER_HEAD_MAX (2 * LIMIT_HEAD_BYTES)
 
 struct conn;
 struct h2_stream;
@@ -24,6 +28,7 @@ struct edge_local {
     struct edge_h1 *h1_conns;
     struct edge_h2 *h2_conns;
     bool draining;
+    struct buffer scratch; /* a head on its way out: see edge_scratch */
     uint64_t next_request; /* numbers the requests that reach no tunnel */
     atomic_size_t alive;
     uint64_t proxy_warned_at; /* worker_now() of the last warning about a PROXY header, if there was one */
@@ -33,7 +38,8 @@ struct edge_local {
 
 struct edge {
     struct edge_settings settings;
-    struct edge_local *locals;
+    struct edge_local *locals; /* one a worker */
+    unsigned count;            /* of them */
 };
 
 static inline struct edge_local *edge_local(struct edge *edge)
@@ -56,6 +62,14 @@ static inline void edge_count_response(struct edge_local *local, unsigned status
 static inline void edge_count_body_limit(struct edge_local *local)
 {
     edge_counter_add(&local->body_limit_exceeded, 1);
+}
+
+/* The worker's own empty buffer, to write a head into; whoever asks next has it. */
+static inline struct buffer *edge_scratch(struct edge *edge)
+{
+    struct edge_local *local = edge_local(edge);
+    local->scratch.len = 0;
+    return &local->scratch;
 }
 
 /* The next of the ids for requests that reach no tunnel. */
