@@ -30,12 +30,13 @@
 
 #define POLL_MS        20   /* how often a draining server looks whether it is done */
 #define STOP_MS        3000 /* for connections to send their last words */
-#define LISTENER_KINDS 3
+#define LISTENER_KINDS 4
 
 enum listener_kind {
     LISTEN_EDGE,
     LISTEN_CONTROL,
-    LISTEN_ADMIN /* last: it stays up while the others drain */
+    LISTEN_REDIRECT, /* if it was asked for */
+    LISTEN_ADMIN     /* last: it stays up while the others drain */
 };
 
 struct server {
@@ -102,6 +103,12 @@ static void on_client(void *arg, int fd)
     control_accept(server->control, fd);
 }
 
+static void on_insecure_visitor(void *arg, int fd)
+{
+    struct server *server = arg;
+    edge_accept_redirect(server->edge, fd);
+}
+
 static void on_operator(void *arg, int fd)
 {
     struct server *server = arg;
@@ -110,8 +117,15 @@ static void on_operator(void *arg, int fd)
 
 static void start_listeners(struct server *server, unsigned worker)
 {
-    static void (*const accepted[LISTENER_KINDS])(void *, int) = {on_visitor, on_client, on_operator};
+    static void (*const accepted[LISTENER_KINDS])(void *, int) = {
+        [LISTEN_EDGE] = on_visitor,
+        [LISTEN_CONTROL] = on_client,
+        [LISTEN_REDIRECT] = on_insecure_visitor,
+        [LISTEN_ADMIN] = on_operator,
+    };
     for (int kind = 0; kind < LISTENER_KINDS; kind++) {
+        if (!server->fds[kind])
+            continue;
         int fd = server->fds[kind][worker];
         server->fds[kind][worker] = -1;
         server->listeners[kind][worker] = listener_start(worker_current(), fd, accepted[kind], server);
@@ -122,6 +136,8 @@ static void start_listeners(struct server *server, unsigned worker)
 
 static void stop_listener(struct server *server, enum listener_kind kind, unsigned worker)
 {
+    if (!server->listeners[kind])
+        return;
     listener_stop(server->listeners[kind][worker]);
     server->listeners[kind][worker] = NULL;
 }
@@ -130,6 +146,7 @@ static void stop_taking_work(struct server *server, unsigned worker)
 {
     stop_listener(server, LISTEN_EDGE, worker);
     stop_listener(server, LISTEN_CONTROL, worker);
+    stop_listener(server, LISTEN_REDIRECT, worker);
 }
 
 static void stop_admin(struct server *server, unsigned worker)
@@ -158,6 +175,8 @@ static int bind_all(struct server *server)
     int status = bind_one(server, LISTEN_EDGE, "edge-listen", server->settings->edge);
     if (status == CLI_EXIT_OK)
         status = bind_one(server, LISTEN_CONTROL, "control-listen", server->settings->control);
+    if (status == CLI_EXIT_OK && server->settings->redirect[0])
+        status = bind_one(server, LISTEN_REDIRECT, "redirect-listen", server->settings->redirect);
     if (status == CLI_EXIT_OK)
         status = bind_one(server, LISTEN_ADMIN, "admin-listen", server->settings->admin);
     return status;
@@ -165,13 +184,14 @@ static int bind_all(struct server *server)
 
 static void log_listening(const struct server *server)
 {
-    char texts[LISTENER_KINDS][SOCKADDR_TEXT_LEN];
+    char texts[LISTENER_KINDS][SOCKADDR_TEXT_LEN] = {[LISTEN_REDIRECT] = "none"};
     for (int kind = 0; kind < LISTENER_KINDS; kind++)
-        sockaddr_format((const struct sockaddr *)&server->addresses[kind], texts[kind]);
+        if (server->fds[kind])
+            sockaddr_format((const struct sockaddr *)&server->addresses[kind], texts[kind]);
     log_info("listening", log_str("edge", texts[LISTEN_EDGE]), log_str("control", texts[LISTEN_CONTROL]),
-             log_str("admin", texts[LISTEN_ADMIN]), log_str("base_host", server->settings->base_host),
-             log_str("tls", server->settings->tls_mode), log_uint("workers", server->settings->workers),
-             log_str("version", KV_VERSION));
+             log_str("redirect", texts[LISTEN_REDIRECT]), log_str("admin", texts[LISTEN_ADMIN]),
+             log_str("base_host", server->settings->base_host), log_str("tls", server->settings->tls_mode),
+             log_uint("workers", server->settings->workers), log_str("version", KV_VERSION));
     if (strcmp(server->settings->public_scheme, "https") == 0)
         log_info("all tunnels share one site for cookies unless the base host is on the Public Suffix List",
                  log_str("base_host", server->settings->base_host));
@@ -235,6 +255,8 @@ static int start(struct server *server)
         .base_host = s->base_host,
         .max_request_body = s->max_request_body,
         .answer_timeout_ms = (unsigned)s->answer_timeout_ms,
+        .hsts = s->hsts[0] ? s->hsts : NULL,
+        .https_port = control.public_port,
         .proxy_senders = s->proxy_senders.count > 0 ? &s->proxy_senders : NULL,
         .guest =
             {

@@ -16,6 +16,8 @@ struct serve_settings {
     char tls_mode[16];
     struct tls_files tls[LIMIT_TLS_PAIRS]; /* as many as certificates and keys were given, which are equally many */
     unsigned tls_certs, tls_keys;
+    char redirect[128]; /* address to listen on; empty: none */
+    char hsts[64];      /* the field's value; empty: none */
     char public_scheme[8];
     unsigned long public_port;
     unsigned long max_concurrent;

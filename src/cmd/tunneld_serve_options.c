@@ -10,6 +10,7 @@
 #include "io/listener.h"
 
 #define WORKERS_MAX 64
+#define HSTS_MAX_S  (100U * 366 * 24 * 3600) /* a hundred years: more is a slip */
 
 static int set_database(void *into, const char *value, char *error)
 {
@@ -121,6 +122,28 @@ static int set_tls_ocsp(void *into, const char *value, char *error)
     return KV_EINVAL;
 }
 
+static int set_redirect(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    return cli_set_port_or_address(s->redirect, sizeof(s->redirect), value, error);
+}
+
+/* "31536000" or "31536000,includeSubDomains", as a field value (RFC 6797, 6.1). */
+static int set_hsts(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    const char *comma = strchrnul(value, ',');
+    struct slice seconds = {value, (size_t)(comma - value)};
+    uint64_t number;
+    bool whole = comma[0] && slice_equals_nocase(slice_of(comma + 1), SLICE("includeSubDomains"));
+    if (!slice_to_u64(seconds, &number) || number > HSTS_MAX_S || (comma[0] && !whole)) {
+        snprintf(error, CLI_ERROR_LEN, "it has to be SECONDS or SECONDS,includeSubDomains");
+        return KV_EINVAL;
+    }
+    snprintf(s->hsts, sizeof(s->hsts), "max-age=%u%s", (unsigned)number, whole ? "; includeSubDomains" : "");
+    return KV_OK;
+}
+
 static int set_public_scheme(void *into, const char *value, char *error)
 {
     struct serve_settings *s = into;
@@ -229,6 +252,10 @@ const struct cli_option serve_options[] = {
      .set = set_tls_key},
     {"tls-ocsp", "DER", NULL, "OCSP response to staple to the certificate before it", .repeatable = true,
      .set = set_tls_ocsp},
+    {"redirect-listen", "ADDRESS", NULL, "where visitors in the clear are sent on to https (nowhere)",
+     .set = set_redirect},
+    {"hsts", "SECONDS", NULL, "Strict-Transport-Security; SECONDS,includeSubDomains is the stronger form (none)",
+     .set = set_hsts},
     {"public-scheme", "SCHEME", NULL, "scheme of the URLs that clients are told (https; http for localhost)",
      .set = set_public_scheme},
     {"public-port", "PORT", NULL, "port of the URLs that clients are told, if it is not the scheme's own",
@@ -276,6 +303,9 @@ static int settle_tls(const struct serve_settings *s)
     bool tls = strcmp(s->tls_mode, "files") == 0;
     if (tls && (s->tls_certs == 0 || s->tls_keys == 0))
         return cli_usage_error("--tls-mode files needs --tls-cert and --tls-key");
+    if (!tls && s->hsts[0])
+        return cli_usage_error(
+            "--hsts is used with --tls-mode files only; otherwise whatever has the certificates says it");
     if (!tls && (s->tls_certs > 0 || s->tls_keys > 0))
         return cli_usage_error("--tls-cert and --tls-key are used with --tls-mode files only");
     if (s->tls_certs != s->tls_keys)
@@ -303,6 +333,8 @@ int serve_settle(struct serve_settings *s)
         return status;
     /* Without certificates of its own on a public name, a server stands behind something that has them. */
     set_default(s->public_scheme, sizeof(s->public_scheme), tls || !local ? "https" : "http");
+    if (s->redirect[0] && strcmp(s->public_scheme, "https") != 0)
+        return cli_usage_error("--redirect-listen leads to https, and visitors come by --public-scheme http");
     if (!s->has_max_request_body)
         s->max_request_body = UINT64_MAX;
     if (!s->max_concurrent)

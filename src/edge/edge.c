@@ -58,6 +58,7 @@ static void run_order(struct task *task)
     free(order);
     local->draining = true;
     edge_newcomers_close(edge);
+    edge_redirects_close(edge);
     struct edge_h1 *next_h1;
     for (struct edge_h1 *h1 = local->h1_conns; h1; h1 = next_h1) {
         next_h1 = edge_h1_next(h1);

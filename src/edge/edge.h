@@ -44,6 +44,8 @@ struct edge_settings {
     unsigned answer_timeout_ms; /* from the end of the request to the answer's head */
     /* Connections from these begin with a PROXY header. Referenced, not owned; NULL: from nobody */
     const struct networks *proxy_senders;
+    const char *hsts;        /* Strict-Transport-Security of every answer that has none; NULL: none. With `tls` only */
+    uint16_t https_port;     /* where edge_accept_redirect sends visitors; 0: https's own */
     struct edge_guest guest; /* `wants` NULL: none */
 };
 
@@ -54,6 +56,9 @@ void edge_free(struct edge *edge);
 
 /* A visitor's connection; its socket is the edge's. On the worker that is to serve it. */
 void edge_accept(struct edge *edge, int fd);
+
+/* The same for a visitor in the clear who is to come back over https. */
+void edge_accept_redirect(struct edge *edge, int fd);
 
 /* Closes idle connections and lets the others close after their answer. Any thread; returns at once. */
 void edge_drain(struct edge *edge);

@@ -118,12 +118,11 @@ static void on_closed(void *owner, int error)
 
 static const struct conn_events events = {.ready = on_ready, .data = on_data, .eof = on_eof, .closed = on_closed};
 
-static bool owes_proxy_header(const struct edge *edge, const struct conn *conn)
+void edge_expect_proxy_header(const struct edge *edge, struct conn *conn)
 {
-    if (!edge->settings.proxy_senders)
-        return false;
     struct ip peer = ip_of(conn_peer(conn));
-    return networks_contain(edge->settings.proxy_senders, &peer);
+    if (edge->settings.proxy_senders && networks_contain(edge->settings.proxy_senders, &peer))
+        conn_expect_proxy_header(conn);
 }
 
 void edge_accept(struct edge *edge, int fd)
@@ -140,8 +139,7 @@ void edge_accept(struct edge *edge, int fd)
     DL_APPEND(edge_local(edge)->newcomers, n);
     n->deadline.expired = on_expired;
     deadline_arm(worker_current(), &n->deadline, LIMIT_HEAD_MS);
-    if (owes_proxy_header(edge, n->conn))
-        conn_expect_proxy_header(n->conn);
+    edge_expect_proxy_header(edge, n->conn);
 }
 
 void edge_newcomers_close(struct edge *edge)

@@ -1,6 +1,6 @@
 /*
  * What every visitor's request goes through, whichever HTTP it came in: counted, routed by its host, held against the
- * limits, dressed for the tunnel and opened as an exchange.
+ * limits, dressed for the tunnel and opened as an exchange. And what every answer gets on its way back.
  */
 #include <string.h>
 
@@ -59,4 +59,19 @@ int edge_open(const struct edge_request *request, struct conn *conn, const struc
     if (error)
         head_free(open.head);
     return error;
+}
+
+int edge_add_hsts(const struct edge *edge, struct head **head)
+{
+    static const struct slice name = {"strict-transport-security", 25};
+    struct slice value = slice_of(edge->settings.hsts);
+    if (value.len == 0 || head_find(*head, name))
+        return KV_OK;
+    struct head *dressed = head_copy(*head, 1, name.len + value.len);
+    if (!dressed)
+        return KV_ENOMEM;
+    head_add(dressed, name, value);
+    head_free(*head);
+    *head = dressed;
+    return KV_OK;
 }

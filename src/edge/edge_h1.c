@@ -100,6 +100,7 @@ static bool answer_error(struct edge_h1 *h1, enum close_reason reason, enum edge
         request_id = id;
     }
     bool sent = edge_error_make(reason, type, request_id, &head, &body) == KV_OK &&
+                edge_add_hsts(h1->edge, &head) == KV_OK &&
                 http1_write_response(out, head, HTTP1_LENGTH, body.len, keep_alive, http10) == KV_OK &&
                 conn_write_copy(h1->conn, out->data, out->len) == KV_OK &&
                 (is_head || conn_write_copy(h1->conn, body.data, body.len) == KV_OK);

@@ -126,8 +126,10 @@ static void on_head(void *owner, struct head *head)
     struct edge_exchange *x = owner;
     if (head->status < 200 && head->status != 101)
         on_interim(x, head);
-    else
+    else if (edge_add_hsts(x->h1->edge, &head) == KV_OK)
         on_final(x, head);
+    else
+        edge_h1_fail(x->h1, REASON_INTERNAL, "no memory");
     head_free(head);
 }
 

@@ -446,11 +446,17 @@ static bool respond_held(struct edge_stream *s, bool end)
 static void on_head(void *owner, struct head *head)
 {
     struct edge_stream *s = owner;
+    bool final = head->status >= 200 || head->status == 101;
+    if (final && edge_add_hsts(s->h2->edge, &head) != KV_OK) {
+        head_free(head);
+        fail_stream(s, REASON_INTERNAL, "no memory");
+        return;
+    }
     if (head->status >= 200 && !s->held && edge_is_trailers_only(head)) {
         s->held = head;
         return;
     }
-    if (head->status >= 200 || head->status == 101)
+    if (final)
         respond(s, head, false);
     else if (!s->answered && head->status != 100)
         h2_respond(s->stream, head, false);

@@ -101,15 +101,15 @@ static bool respond_grpc_error(struct h2_stream *stream, enum close_reason reaso
     return sent;
 }
 
-static bool respond_page(struct h2_stream *stream, enum close_reason reason, enum edge_body_type type, bool is_head,
-                         const char *request_id)
+static bool respond_page(const struct edge *edge, struct h2_stream *stream, enum close_reason reason,
+                         enum edge_body_type type, bool is_head, const char *request_id)
 {
     struct head *head = NULL;
     struct buffer body = {0};
     if (edge_error_make(reason, type, request_id, &head, &body) != KV_OK)
         return false;
     bool has_body = !is_head && body.len > 0;
-    bool sent = h2_respond(stream, head, !has_body) == KV_OK;
+    bool sent = edge_add_hsts(edge, &head) == KV_OK && h2_respond(stream, head, !has_body) == KV_OK;
     if (sent && has_body)
         sent = chain_append(h2_stream_output(stream), body.data, body.len) == KV_OK && h2_end(stream, NULL) == KV_OK;
     head_free(head);
@@ -128,7 +128,7 @@ bool edge_h2_refuse(struct edge *edge, struct h2_stream *stream, enum close_reas
         request_id = id;
     }
     bool sent = manner.is_grpc ? respond_grpc_error(stream, reason, request_id)
-                               : respond_page(stream, reason, manner.type, manner.is_head, request_id);
+                               : respond_page(edge, stream, reason, manner.type, manner.is_head, request_id);
     if (sent)
         edge_count_response(edge_local(edge), reason_text(reason)->status);
     log_debug("answered with an error", log_str("request", request_id), log_uint("status", reason_text(reason)->status),

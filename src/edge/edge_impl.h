@@ -21,10 +21,12 @@ struct h2_stream;
 struct edge_h1;
 struct edge_h2;
 struct newcomer;
+struct redirect;
 
 /* What one worker has; touched by that worker alone, but for the counters, which others read. */
 struct edge_local {
     _Alignas(64) struct newcomer *newcomers; /* until it is known what they speak */
+    struct redirect *redirects;
     struct edge_h1 *h1_conns;
     struct edge_h2 *h2_conns;
     bool draining;
@@ -80,10 +82,22 @@ void edge_request_id(struct edge *edge, char out[EXCHANGE_ID_LEN]);
 /* Closes the calling worker's connections that have not said anything yet. */
 void edge_newcomers_close(struct edge *edge);
 
+/* Has a connection just accepted begin with a PROXY header if it comes from one who is to send it. */
+void edge_expect_proxy_header(const struct edge *edge, struct conn *conn);
+
+/* ---- edge_redirect.c ------------------------------------------------------------------------------------------- */
+
+/* Closes the calling worker's connections that wait for a request to redirect. */
+void edge_redirects_close(struct edge *edge);
+
 /* ---- edge_route.c ---------------------------------------------------------------------------------------------- */
 
 /* The link that serves this authority; REASON_NONE, or why not. */
 enum close_reason edge_route(struct edge *edge, struct slice authority, struct address *link);
+
+/* The label in front of the base host; empty for any other host, the base host itself included. Both in the form that
+ * http_host_of gives. */
+struct slice edge_subdomain(struct slice host, struct slice base);
 
 /* ---- edge_forward.c -------------------------------------------------------------------------------------------- */
 
@@ -108,6 +122,10 @@ enum close_reason edge_admit(struct edge *edge, const struct edge_request *reque
 /* Opens the exchange. 0 or KV_ENOMEM. */
 int edge_open(const struct edge_request *request, struct conn *conn, const struct edge_peer *peer, struct address link,
               struct half *half, const struct half_events *events, void *owner);
+
+/* Adds Strict-Transport-Security to an answer that is to have it and does not (RFC 6797, 7.1); *head, which owns, is
+ * replaced. 0 or KV_ENOMEM. */
+int edge_add_hsts(const struct edge *edge, struct head **head);
 
 /* ---- edge_error.c ---------------------------------------------------------------------------------------------- */
 

@@ -6,8 +6,7 @@
 #include "http/forward.h"
 #include "tunnel/registry.h"
 
-/* The label in front of the base host; empty for any other host, the base host itself included. */
-static struct slice subdomain_of(struct slice host, struct slice base)
+struct slice edge_subdomain(struct slice host, struct slice base)
 {
     if (host.len <= base.len + 1 || host.data[host.len - base.len - 1] != '.' ||
         memcmp(host.data + host.len - base.len, base.data, base.len) != 0)
@@ -24,7 +23,7 @@ enum close_reason edge_route(struct edge *edge, struct slice authority, struct a
     size_t len = http_host_of(authority, host);
     if (len == 0)
         return REASON_BAD_REQUEST;
-    struct slice label = subdomain_of((struct slice){host, len}, slice_of(edge->settings.base_host));
+    struct slice label = edge_subdomain((struct slice){host, len}, slice_of(edge->settings.base_host));
     if (label.len == 0 || !registry_find(edge->settings.registry, label, link))
         return REASON_NO_TUNNEL;
     return REASON_NONE;
