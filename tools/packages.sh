@@ -10,7 +10,7 @@ declare -A packages=(
     [fuzz]='clang-14 libclang-rt-14-dev'
     [test]='libcmocka-dev b3sum nodejs postgresql-15 sqlite3 curl iproute2 procps valgrind python3-pytest
             python3-pytest-xdist python3-cryptography python3-grpcio python3-h2 python3-websockets
-            nginx libnginx-mod-stream haproxy'
+            nginx libnginx-mod-stream haproxy nftables tinyproxy-bin dante-server microsocks'
     [bench]='nginx wrk nghttp2-client curl openssl openssh-server openssh-client python3 valgrind'
 )
 
@@ -45,9 +45,9 @@ packages_need() {
 }
 
 # As root. Some packages bring services, and nobody asked for those: policy-rc.d, Debian's own switch, keeps them from
-# starting now; PostgreSQL is told to make no cluster, and nginx and HAProxy not to start with the machine.
+# starting now; PostgreSQL is told to make no cluster, and the others not to start with the machine.
 packages_install() {
-    local service policy=/usr/sbin/policy-rc.d clusters=/etc/postgresql-common/createcluster.d/kavilo.conf
+    local package policy=/usr/sbin/policy-rc.d clusters=/etc/postgresql-common/createcluster.d/kavilo.conf
     export DEBIAN_FRONTEND=noninteractive
 
     echo "dev: installing $*" >&2
@@ -66,8 +66,8 @@ packages_install() {
     apt-get -q -o DPkg::Lock::Timeout=300 update >&2
     apt-get -q -y -o DPkg::Lock::Timeout=300 install --no-install-recommends "$@" >&2
     if command -v systemctl >/dev/null; then
-        for service in nginx haproxy; do
-            [[ " $* " != *" $service "* ]] || systemctl disable "$service" >&2 || true
+        for package in nginx:nginx haproxy:haproxy dante-server:danted microsocks:microsocks; do
+            [[ " $* " != *" ${package%:*} "* ]] || systemctl disable "${package#*:}" >&2 || true
         done
     fi
 }

@@ -49,6 +49,7 @@
 #define LIMIT_DEAD_MS              15000             /* --ping-timeout: silence after which it does not; three PINGs */
 #define LIMIT_PING_MIN_MS          100               /* the shortest of these that is no flood of its own */
 #define LIMIT_PING_MAX_MS          3600000           /* the longest that still is a promise */
+#define LIMIT_PROXY_MS             20000             /* a proxy's answers: it looks up and dials on our behalf */
 #define LIMIT_LINKS_OUTBOX         (64 * 1024)       /* link bytes encoded ahead of the connection: keeps turns fair */
 
 /* Deployed clients (docs/PROTOCOL.md): no credit, 32 queued frames a request */

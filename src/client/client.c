@@ -42,6 +42,7 @@ struct client {
     struct deadline redial;
     struct deadline clock;
     int64_t clock_gap; /* ms that the machine has slept since its start */
+    bool worked;       /* there was a Welcome */
     bool stopping;
 };
 
@@ -166,6 +167,7 @@ static void on_welcomed(void *owner, struct session *session, struct slice publi
     struct client *c = owner;
     (void)session;
     c->session_options.takeover = false;
+    c->worked = true;
     backoff_reset(&c->refusals);
     log_info("tunnel up", log_slice("session", id), log_slice("url", public_url),
              log_str("service", c->options->forward.target.url.text), log_str("endpoint", c->options->endpoint.text));
@@ -225,6 +227,9 @@ static bool is_final(const struct client *c, const struct session_end *end, char
     case SESSION_NAME_TAKEN:
         snprintf(sentence, size, "--name '%s' cannot be had: %s", name, end->text);
         return true;
+    case SESSION_BAD_PROXY:
+        snprintf(sentence, size, "%s", end->text);
+        return !c->worked; /* credentials that were accepted before are right; and a try a minute locks no account */
     case SESSION_LOST:
     case SESSION_CONFLICT:
     case SESSION_TAKEN_OVER:
@@ -299,6 +304,8 @@ struct client *client_start(struct worker *worker, const struct client_options *
     c->session_options = (struct session_options){
         .endpoint = &options->endpoint,
         .tls = options->tls,
+        .proxy = options->proxy,
+        .proxy_tls = options->proxy_tls,
         .token = options->token,
         .name = options->name,
         .takeover = options->takeover,

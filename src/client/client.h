@@ -16,12 +16,15 @@
 #include "client/url.h"
 
 struct client;
+struct proxy;
 struct tls_context;
 struct worker;
 
 struct client_options {
     struct url endpoint;
-    struct tls_context *tls; /* NULL for http endpoints */
+    struct tls_context *tls;   /* NULL for http endpoints */
+    const struct proxy *proxy; /* as in struct session_options */
+    struct tls_context *proxy_tls;
     const char *token;
     const char *name; /* NULL: a random one at each session */
     bool takeover;    /* of the first session that works; a client that lost its name does not fight for it */

@@ -1,7 +1,8 @@
 /*
- * What can end a session before Welcome: the dial, the TLS handshake, a peer that is no HTTP/2 server, an HTTP answer
- * that is no gRPC, a grpc-status, silence (GREETING_MS). After it: the stream's or connection's end, a grpc-status,
- * the link's own verdict (silence, broken messages), a Cancel of the whole tunnel. Each becomes one session_end.
+ * What can end a session before Welcome: the proxy, the dial, the TLS handshake, a peer that is no HTTP/2 server, an
+ * HTTP answer that is no gRPC, a grpc-status, silence (GREETING_MS). After it: the stream's or connection's end, a
+ * grpc-status, the link's own verdict (silence, broken messages), a Cancel of the whole tunnel. Each becomes one
+ * session_end.
  *
  * A connection's end is told twice, by the stream and then by the connection, which knows more; so a stream that closes
  * is left to the link, which tells at the end of the turn, unless the connection has told before.
@@ -16,6 +17,8 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/random.h"
+#include "client/proxy.h"
+#include "client/proxy_dial.h"
 #include "grpc/grpc.h"
 #include "http/h2_conn.h"
 #include "io/conn.h"
@@ -43,9 +46,10 @@ struct session {
     const struct session_events *events;
     void *owner;
     enum session_state state;
-    struct conn *conn;        /* while dialling */
-    struct h2_conn *h2;       /* after that */
-    struct h2_stream *stream; /* NULL when it is gone */
+    struct proxy_dial *proxy_dial; /* while a proxy is spoken to */
+    struct conn *conn;             /* while dialling, and behind the proxy */
+    struct h2_conn *h2;            /* after that */
+    struct h2_stream *stream;      /* NULL when it is gone */
     struct link *link;
     struct deadline deadline; /* of the greeting; of the last exchanges */
     uint64_t welcomed_at;
@@ -68,6 +72,7 @@ static void dispose(struct session *s, const char *text)
 {
     s->state = SESSION_DONE;
     deadline_cancel(&s->deadline);
+    proxy_dial_cancel(s->proxy_dial);
     conn_abort(s->conn, false);
     link_free(s->link, REASON_VISITOR_GONE, text);
     if (s->stream)
@@ -367,29 +372,43 @@ static int send_hello(struct session *s)
     return link_send(s->link, &m);
 }
 
-static void on_ready(void *owner)
+/* The connection leads to the server; `first` came on it already. */
+static void begin(struct session *s, struct slice first)
 {
-    struct session *s = owner;
+    struct conn *conn = s->conn;
     const struct h2_options options = {
         .stream_window = SESSION_WINDOW,
         .connection_window = SESSION_WINDOW,
         .max_frame_size = SESSION_FRAME,
     };
-    if (s->options->tls && !slice_equals(conn_alpn(s->conn), SLICE("h2"))) {
-        end(s, SESSION_LOST, "the server's TLS does not offer HTTP/2 (ALPN h2)");
+    s->conn = NULL; /* the h2_conn's from here on */
+    s->state = SESSION_GREETING;
+    deadline_arm(s->worker, &s->deadline, GREETING_MS);
+    int error = h2_conn_new(conn, &options, &h2_conn_events, s, first, &s->h2);
+    if (s->state == SESSION_DONE) /* what came first was no HTTP/2 */
         return;
-    }
-    int error = h2_conn_new(s->conn, &options, &h2_conn_events, s, (struct slice){0}, &s->h2);
-    if (!error) {
-        s->conn = NULL; /* the h2_conn's from here on */
-        s->state = SESSION_GREETING;
-        deadline_arm(s->worker, &s->deadline, GREETING_MS);
+    if (error)
+        s->conn = conn;
+    else
         error = open_stream(s);
-    }
     if (!error)
         error = send_hello(s);
     if (error)
         end(s, SESSION_LOST, kv_strerror(error));
+}
+
+static void on_ready(void *owner)
+{
+    struct session *s = owner;
+    if (s->options->tls && !slice_equals(conn_alpn(s->conn), SLICE("h2")))
+        end(s, SESSION_LOST, "the server's TLS does not offer HTTP/2 (ALPN h2)");
+    else
+        begin(s, (struct slice){0});
+}
+
+static bool has_proxy(const struct session_options *o)
+{
+    return o->proxy && o->proxy->kind != PROXY_NONE;
 }
 
 /* A plain connection may have been spoken to before it was ours: nothing is expected then. */
@@ -408,7 +427,9 @@ static void on_dial_failed(void *owner, int error)
 {
     struct session *s = owner;
     char text[SESSION_TEXT_LEN];
-    snprintf(text, sizeof(text), "%s: %s", s->options->endpoint->text,
+    bool proxied = has_proxy(s->options);
+    snprintf(text, sizeof(text), "%s%s%s%s: %s", s->options->endpoint->text, proxied ? " (through proxy " : "",
+             proxied ? s->options->proxy->text : "", proxied ? ")" : "",
              error == KV_ETIMEDOUT ? "no connection in time" : conn_error_text(s->conn));
     s->conn = NULL;
     end(s, SESSION_LOST, text);
@@ -421,6 +442,52 @@ static const struct conn_events dial_events = {
     .closed = on_dial_failed,
 };
 
+/* ---- by way of a proxy ----------------------------------------------------------------------------------------- */
+
+static void on_way(void *owner, struct conn *conn, struct slice first)
+{
+    struct session *s = owner;
+    s->proxy_dial = NULL;
+    s->conn = conn;
+    conn_set_owner(conn, &dial_events, s);
+    if (!s->options->tls) {
+        begin(s, first);
+        return;
+    }
+    int error = conn_start_tls(conn, s->options->tls, slice_of(s->options->endpoint->host), first);
+    if (error)
+        end(s, SESSION_LOST, kv_strerror(error));
+}
+
+static void on_no_way(void *owner, int error, const char *text)
+{
+    struct session *s = owner;
+    s->proxy_dial = NULL;
+    end(s, error == KV_EREFUSED ? SESSION_BAD_PROXY : SESSION_LOST, text);
+}
+
+static const struct proxy_dial_events proxy_events = {.ready = on_way, .failed = on_no_way};
+
+/* ---- the beginning --------------------------------------------------------------------------------------------- */
+
+static int dial(struct session *s)
+{
+    const struct session_options *o = s->options;
+    if (has_proxy(o)) {
+        s->proxy_dial = proxy_dial_start(s->worker, o->proxy, o->proxy_tls, o->endpoint, &proxy_events, s);
+        return s->proxy_dial ? KV_OK : KV_ENOMEM;
+    }
+    const struct dial_options options = {
+        .host = url_dial_host(o->endpoint),
+        .port = o->endpoint->port,
+        .tls = o->tls,
+        .tls_name = slice_of(o->endpoint->host),
+        .timeout_ms = LIMIT_CONNECT_MS,
+    };
+    s->conn = conn_dial(s->worker, &options, &dial_events, s);
+    return s->conn ? KV_OK : KV_ENOMEM;
+}
+
 struct session *session_start(struct worker *worker, const struct session_options *options,
                               const struct session_events *events, void *owner)
 {
@@ -432,17 +499,8 @@ struct session *session_start(struct worker *worker, const struct session_option
     s->events = events;
     s->owner = owner;
     s->deadline.expired = on_deadline;
-    const struct dial_options dial = {
-        .host = url_dial_host(options->endpoint),
-        .port = options->endpoint->port,
-        .tls = options->tls,
-        .tls_name = slice_of(options->endpoint->host),
-        .timeout_ms = LIMIT_CONNECT_MS,
-    };
-    s->conn = conn_dial(worker, &dial, &dial_events, s);
-    if (!s->conn) {
-        free(s);
-        return NULL;
-    }
-    return s;
+    if (dial(s) == KV_OK)
+        return s;
+    free(s);
+    return NULL;
 }

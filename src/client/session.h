@@ -18,6 +18,7 @@
 #include "io/worker.h"
 #include "tunnel/wire.h"
 
+struct proxy;
 struct session;
 struct tls_context;
 
@@ -25,12 +26,13 @@ enum session_result {
     SESSION_LOST,       /* whatever it was, it may be over at the next try */
     SESSION_CONFLICT,   /* another client holds the name */
     SESSION_TAKEN_OVER, /* another client took the name from this session */
-    SESSION_BAD_TOKEN,  /* these two and the next will be the same at every try */
+    SESSION_BAD_TOKEN,  /* these two and the next ones will be the same at every try */
     SESSION_BAD_NAME,   /* no name of a tunnel */
     SESSION_NAME_TAKEN, /* the subdomain belongs to another account */
+    SESSION_BAD_PROXY,  /* the proxy wants other credentials */
 };
 
-#define SESSION_TEXT_LEN 512
+#define SESSION_TEXT_LEN 1024
 
 struct session_end {
     enum session_result result;
@@ -51,7 +53,9 @@ struct session_events {
 
 struct session_options {
     const struct url *endpoint;
-    struct tls_context *tls; /* NULL for http endpoints */
+    struct tls_context *tls;       /* NULL for http endpoints */
+    const struct proxy *proxy;     /* on the way to it; NULL or PROXY_NONE: straight */
+    struct tls_context *proxy_tls; /* for an https proxy */
     const char *token;
     const char *name; /* NULL: a random one */
     bool takeover;

@@ -59,6 +59,7 @@ void settings_file_free(struct settings_file *file)
     free(file->endpoint);
     wipe(&file->token);
     free(file->ca_cert);
+    wipe(&file->proxy); /* may have a password in it */
     *file = (struct settings_file){0};
 }
 
@@ -66,6 +67,7 @@ void settings_free(struct settings *settings)
 {
     wipe(&settings->token);
     free(settings->ca_cert);
+    proxy_wipe(&settings->proxy);
     *settings = (struct settings){0};
 }
 
@@ -235,6 +237,20 @@ static int refuse_value(char *error, const char *file, const char *key, const ch
     return refuse(KV_EINVAL, error, "%s%s: %s", key, shown, reason);
 }
 
+static int resolve_proxy(const char *path, const char *given, const char *stored, struct settings *out, char *error)
+{
+    char reason[URL_ERROR_LEN];
+    const char *variable = "proxy", *value = first_of(given, stored);
+    const char *file = value && value == stored ? path : NULL;
+    if (!value)
+        value = proxy_from_environment(&out->endpoint, &variable);
+    if (!value || proxy_parse(slice_of(value), &out->proxy, reason) == 0)
+        return 0;
+    char key[64];
+    snprintf(key, sizeof(key), "%s (not shown)", variable);
+    return refuse_value(error, file, key, NULL, reason);
+}
+
 int settings_resolve(const char *path, const struct settings_given *given, struct settings *out, char *error)
 {
     struct settings_file file = {0};
@@ -264,6 +280,9 @@ int settings_resolve(const char *path, const struct settings_given *given, struc
         result = refuse_value(error, is_given(given->ca_cert) ? NULL : path, "ca_cert", out->ca_cert, reason);
         goto err;
     }
+    result = resolve_proxy(path, given->proxy, file.proxy, out, error);
+    if (result != 0)
+        goto err;
     settings_file_free(&file);
     return 0;
 

@@ -5,6 +5,7 @@
  *     ~/.kavilo-tunnel/config.yml        endpoint: "https://tnl.example.com"
  *                                        token: "..."
  *                                        ca_cert: "/home/me/tunnel-ca.pem"
+ *                                        proxy: "http://proxy.example.com:3128"
  *
  * The file holds a secret: it is made with mode 0600 in a folder with mode 0700 and replaced as a whole, so that
  * neither a crash nor a second login leaves half a file. What else stands in it, comments too, is kept.
@@ -15,6 +16,7 @@
 #include <stddef.h>
 
 #include "base/slice.h"
+#include "client/proxy.h"
 #include "client/url.h"
 
 #define SETTINGS_ERROR_LEN        4608 /* room for the longest path in a sentence */
@@ -22,12 +24,12 @@
 
 /* The file's values, owned; NULL for those that are absent or empty. */
 struct settings_file {
-    char *endpoint, *token, *ca_cert;
+    char *endpoint, *token, *ca_cert, *proxy;
 };
 
 /* Values from elsewhere, borrowed; NULL or empty for those that are not given. */
 struct settings_given {
-    const char *endpoint, *token, *ca_cert;
+    const char *endpoint, *token, *ca_cert, *proxy;
 };
 
 /* The path above, in $HOME or else the account's home. 0; KV_ENOTFOUND without a home; KV_ELIMIT if it does not fit. */
@@ -41,7 +43,7 @@ int settings_read(const char *path, struct settings_file *out, char *error);
  * are not there. 0, or negative with the sentence in error, and then nothing has changed. */
 int settings_write(const char *path, const struct settings_given *changes, char *error);
 
-/* Wipes the token and frees; the struct is empty then. */
+/* Wipes the secrets and frees; the struct is empty then. */
 void settings_file_free(struct settings_file *file);
 
 #define SETTINGS_REASON_LEN 512 /* what follows a value in a sentence */
@@ -59,14 +61,15 @@ struct settings {
     struct url endpoint;
     char *token;   /* NULL when there is none anywhere */
     char *ca_cert; /* path of PEM authorities, which were readable; NULL for the system's */
+    struct proxy proxy;
 };
 
-/* Puts `given` (what the command line and the environment say) before the file at `path`
- * (NULL: no file) before the defaults. 0, with a warning or "" in error; or negative as settings_read, and KV_EINVAL
- * with a sentence that names the place of a value that cannot be. */
+/* Puts `given` (what the command line and the program's own variables say) before the file at `path` (NULL: no file)
+ * before the defaults; for the proxy that is what proxy_from_environment says. 0, with a warning or "" in error; or
+ * negative as settings_read, and KV_EINVAL with a sentence that names the place of a value that cannot be. */
 int settings_resolve(const char *path, const struct settings_given *given, struct settings *out, char *error);
 
-/* Wipes the token and frees; the struct is empty then. */
+/* Wipes the secrets and frees; the struct is empty then. */
 void settings_free(struct settings *settings);
 
 #endif

@@ -22,6 +22,7 @@ static const cyaml_schema_field_t fields[] = {
     CYAML_FIELD_STRING_PTR("endpoint", TEXT_FLAGS, struct settings_file, endpoint, 0, CYAML_UNLIMITED),
     CYAML_FIELD_STRING_PTR("token", TEXT_FLAGS, struct settings_file, token, 0, CYAML_UNLIMITED),
     CYAML_FIELD_STRING_PTR("ca_cert", TEXT_FLAGS, struct settings_file, ca_cert, 0, CYAML_UNLIMITED),
+    CYAML_FIELD_STRING_PTR("proxy", TEXT_FLAGS, struct settings_file, proxy, 0, CYAML_UNLIMITED),
     CYAML_FIELD_END,
 };
 static const cyaml_schema_value_t document = {CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, struct settings_file, fields)};
@@ -120,6 +121,7 @@ int settings_parse(struct slice yaml, struct settings_file *out, struct settings
     forget_empty(&out->endpoint);
     forget_empty(&out->token);
     forget_empty(&out->ca_cert);
+    forget_empty(&out->proxy);
     if (fault->reason[0] != '\0') {
         settings_file_free(out);
         return KV_EINVAL;
@@ -191,6 +193,7 @@ static int edit_lines(struct slice old, const struct settings_given *changes, st
         {"endpoint", changes->endpoint, false},
         {"token", changes->token, false},
         {"ca_cert", changes->ca_cert, false},
+        {"proxy", changes->proxy, false},
     };
     const size_t count = sizeof(edits) / sizeof(edits[0]);
     int result = 0;
@@ -225,7 +228,8 @@ static bool says(const struct buffer *text, const struct settings_given *wanted)
     struct settings_file file;
     struct settings_fault fault;
     bool right = settings_parse(buffer_slice(text), &file, &fault) == 0 && same(file.endpoint, wanted->endpoint) &&
-                 same(file.token, wanted->token) && same(file.ca_cert, wanted->ca_cert);
+                 same(file.token, wanted->token) && same(file.ca_cert, wanted->ca_cert) &&
+                 same(file.proxy, wanted->proxy);
     settings_file_free(&file);
     return right;
 }
@@ -245,6 +249,8 @@ static int write_anew(const struct settings_given *values, struct buffer *out)
         result = append_line(out, "token", values->token);
     if (result == 0 && values->ca_cert)
         result = append_line(out, "ca_cert", values->ca_cert);
+    if (result == 0 && values->proxy)
+        result = append_line(out, "proxy", values->proxy);
     return result;
 }
 
@@ -260,6 +266,7 @@ int settings_edit(struct slice old, const struct settings_given *changes, struct
         .endpoint = given(changes->endpoint) ? changes->endpoint : before.endpoint,
         .token = given(changes->token) ? changes->token : before.token,
         .ca_cert = given(changes->ca_cert) ? changes->ca_cert : before.ca_cert,
+        .proxy = given(changes->proxy) ? changes->proxy : before.proxy,
     };
     result = make_room(out);
     if (result == 0)

@@ -182,6 +182,15 @@ int url_parse_service(struct slice text, struct url *out, char *error)
     return result;
 }
 
+int url_parse_authority(struct slice authority, bool tls, uint16_t default_port, struct url *out, char *error)
+{
+    struct url url = {.tls = tls};
+    int result = parse_authority(authority, default_port, &url, error);
+    if (result == 0)
+        *out = url;
+    return result;
+}
+
 int url_parse_endpoint(struct slice text, struct url *out, char *error)
 {
     struct url url = {0};

@@ -33,6 +33,9 @@ int url_parse_service(struct slice text, struct url *out, char *error);
 /* What --endpoint takes: a URL with "http://" or "https://"; the port is 80 or 443 when there is none. As above. */
 int url_parse_endpoint(struct slice text, struct url *out, char *error);
 
+/* "host[:port]" alone, for URLs of other schemes; `tls` decides what is shown in front of it. As above. */
+int url_parse_authority(struct slice authority, bool tls, uint16_t default_port, struct url *out, char *error);
+
 /* The host to hand to a dialer: "localhost", which is both loopback addresses, for a bare port. */
 struct slice url_dial_host(const struct url *url);
 

@@ -71,6 +71,16 @@ static int set_ca_cert(void *into, const char *value, char *error)
     return settings_check_ca_cert(value, error);
 }
 
+static int set_proxy(void *into, const char *value, char *error)
+{
+    struct tunnel_login *login = into;
+    struct proxy parsed;
+    login->proxy = value;
+    int result = proxy_parse(slice_of(value), &parsed, error);
+    proxy_wipe(&parsed);
+    return result;
+}
+
 const struct cli_option tunnel_login_options[] = {
     {.name = "token",
      .value_name = "TOKEN",
@@ -90,6 +100,11 @@ const struct cli_option tunnel_login_options[] = {
      .value_name = "PEM",
      .help = "authorities to trust for the server instead of the system's; stays as it is unless given",
      .set = set_ca_cert},
+    {.name = "proxy",
+     .value_name = "URL",
+     .help = "the proxy on the way to the server, or none; stays as it is unless given",
+     .secret = true,
+     .set = set_proxy},
     {.name = NULL},
 };
 
@@ -175,7 +190,7 @@ int tunnel_login(void *settings)
     else if (!login->token[0])
         status = token_from_person_or_pipe(login);
     if (status == CLI_EXIT_OK)
-        status = store(&(struct settings_given){login->endpoint.text, login->token, ca_cert});
+        status = store(&(struct settings_given){login->endpoint.text, login->token, ca_cert, login->proxy});
     free(ca_cert);
     return status;
 }

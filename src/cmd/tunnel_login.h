@@ -15,7 +15,7 @@ struct tunnel_login {
     char token[LIMIT_TOKEN_BYTES + 1]; /* "" when not given */
     const char *token_file;
     struct url endpoint; /* text is "" when not given */
-    const char *ca_cert;
+    const char *ca_cert, *proxy;
 };
 
 extern const struct cli_option tunnel_login_options[];

@@ -137,7 +137,8 @@ static void raise_descriptor_limit(void)
 static int resolve_settings(const struct tunnel_run *run, struct settings *out)
 {
     char path[4096], error[SETTINGS_ERROR_LEN];
-    const struct settings_given given = {.endpoint = run->endpoint, .token = run->token, .ca_cert = run->ca_cert};
+    const struct settings_given given = {
+        .endpoint = run->endpoint, .token = run->token, .ca_cert = run->ca_cert, .proxy = run->proxy};
     bool has_path = settings_path(path, sizeof(path)) == KV_OK;
     if (settings_resolve(has_path ? path : NULL, &given, out, error) != KV_OK)
         return cli_usage_error("%s", error);
@@ -153,15 +154,7 @@ static int resolve_settings(const struct tunnel_run *run, struct settings *out)
 static bool is_loopback(struct slice host)
 {
     struct resolve_answer answer;
-    if (resolve_at_once(host, 1, &answer) != KV_OK)
-        return false;
-    for (unsigned i = 0; i < answer.count; i++) {
-        const union resolve_address *a = &answer.addresses[i];
-        if (a->any.sa_family == AF_INET6 ? !IN6_IS_ADDR_LOOPBACK(&a->v6.sin6_addr)
-                                         : ntohl(a->v4.sin_addr.s_addr) >> 24 != IN_LOOPBACKNET)
-            return false;
-    }
-    return answer.count > 0;
+    return resolve_at_once(host, 1, &answer) == KV_OK && resolve_is_loopback(&answer);
 }
 
 /* A service on this machine usually has a certificate that nobody can verify, made by a development server for itself,
@@ -187,6 +180,16 @@ static int make_endpoint_tls(const struct settings *settings, struct tls_context
     return *out ? CLI_EXIT_OK : cli_usage_error("TLS to the server cannot be set up: %s", error);
 }
 
+static int make_proxy_tls(const struct settings *settings, struct tls_context **out)
+{
+    static const char *const alpn[] = {"http/1.1", NULL};
+    char error[TLS_ERROR_LEN];
+    if (settings->proxy.kind == PROXY_NONE || !settings->proxy.url.tls)
+        return CLI_EXIT_OK;
+    *out = tls_client_context(settings->ca_cert, true, alpn, error);
+    return *out ? CLI_EXIT_OK : cli_usage_error("TLS to the proxy cannot be set up: %s", error);
+}
+
 /* ---- the command ----------------------------------------------------------------------------------------------- */
 
 int tunnel_run(void *settings)
@@ -194,7 +197,7 @@ int tunnel_run(void *settings)
     struct tunnel_run *run = settings;
     struct settings resolved;
     static const char *const either[] = {"h2", "http/1.1", NULL};
-    struct tls_context *endpoint_tls = NULL, *origin_tls = NULL, *origin_tls_h1 = NULL;
+    struct tls_context *endpoint_tls = NULL, *proxy_tls = NULL, *origin_tls = NULL, *origin_tls_h1 = NULL;
     log_configure(run->has_log_level ? run->log_level : LOG_LEVEL_INFO, run->log_format);
     int status = cli_settle_pings(&run->ping_ms, &run->dead_ms);
     if (status == CLI_EXIT_OK)
@@ -204,9 +207,12 @@ int tunnel_run(void *settings)
     status = make_endpoint_tls(&resolved, &endpoint_tls);
     if (status != CLI_EXIT_OK)
         goto free_settings;
-    status = make_origin_tls(run, either, &origin_tls);
+    status = make_proxy_tls(&resolved, &proxy_tls);
     if (status != CLI_EXIT_OK)
         goto free_endpoint_tls;
+    status = make_origin_tls(run, either, &origin_tls);
+    if (status != CLI_EXIT_OK)
+        goto free_proxy_tls;
     status = make_origin_tls(run, either + 1, &origin_tls_h1);
     if (status != CLI_EXIT_OK)
         goto free_origin_tls;
@@ -217,6 +223,8 @@ int tunnel_run(void *settings)
             {
                 .endpoint = resolved.endpoint,
                 .tls = endpoint_tls,
+                .proxy = &resolved.proxy,
+                .proxy_tls = proxy_tls,
                 .token = resolved.token,
                 .name = run->name,
                 .takeover = run->takeover,
@@ -240,6 +248,8 @@ int tunnel_run(void *settings)
     tls_context_free(origin_tls_h1);
 free_origin_tls:
     tls_context_free(origin_tls);
+free_proxy_tls:
+    tls_context_free(proxy_tls);
 free_endpoint_tls:
     tls_context_free(endpoint_tls);
 free_settings:

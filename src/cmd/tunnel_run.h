@@ -20,7 +20,7 @@
 struct tunnel_run {
     struct url url;
     const char *name;
-    const char *endpoint, *token, *ca_cert; /* not resolved yet: the settings file may say more */
+    const char *endpoint, *token, *ca_cert, *proxy; /* not resolved yet: the settings file may say more */
     const char *host_header;
     const char *origin_ca;
     unsigned long connect_ms, response_ms;

@@ -64,6 +64,16 @@ static int set_ca_cert(void *into, const char *value, char *error)
     return settings_check_ca_cert(value, error);
 }
 
+static int set_proxy(void *into, const char *value, char *error)
+{
+    struct tunnel_run *run = into;
+    struct proxy parsed;
+    run->proxy = value;
+    int result = proxy_parse(slice_of(value), &parsed, error);
+    proxy_wipe(&parsed);
+    return result;
+}
+
 static int set_takeover(void *into, const char *value, char *error)
 {
     (void)value;
@@ -180,6 +190,15 @@ const struct cli_option tunnel_run_options[] = {
      .environment = "KAVILO_CA_CERT",
      .help = "file of certificate authorities to trust for the server, instead of the system's",
      .set = set_ca_cert},
+    {.name = "proxy",
+     .value_name = "URL",
+     .environment = "KAVILO_PROXY",
+     .help =
+         "the proxy on the way to the server: http://, https://, socks5:// or socks5h://[USER:PASSWORD@]HOST[:PORT], "
+         "or none; HTTPS_PROXY, ALL_PROXY and NO_PROXY count unless given. A password is better kept in the "
+         "environment or the settings file",
+     .secret = true,
+     .set = set_proxy},
     {.name = "takeover", .help = "take the name from another client of yours that holds it", .set = set_takeover},
     {.name = "host-header",
      .value_name = "HOST",

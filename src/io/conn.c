@@ -576,6 +576,19 @@ fail:
     return NULL;
 }
 
+int conn_start_tls(struct conn *conn, struct tls_context *tls, struct slice name, struct slice first)
+{
+    if (conn->state != CONN_OPEN)
+        return KV_ECLOSED;
+    struct conn_tls *layer = conn_tls_new(tls, false, name);
+    if (!layer)
+        return KV_ENOMEM;
+    conn->state = CONN_HANDSHAKE;
+    deadline_arm(conn->worker, &conn->deadline, LIMIT_HEAD_MS);
+    conn_tls_lay(conn, layer, first);
+    return KV_OK;
+}
+
 void conn_set_owner(struct conn *conn, const struct conn_events *events, void *owner)
 {
     conn->events = events;

@@ -67,6 +67,12 @@ struct dial_options {
 struct conn *conn_dial(struct worker *worker, const struct dial_options *options, const struct conn_events *events,
                        void *owner);
 
+/* Starts TLS as a client on a connection that is open, plain or TLS already (at most one layer): what follows is inside
+ * it. `first` has bytes of the peer's that were read already. The handshake is bounded by LIMIT_HEAD_MS; `ready` or
+ * `closed` tells the owner, possibly from inside this call. For connections whose peer has just agreed to lead to
+ * another one (proxies). 0; KV_ENOMEM, KV_ECLOSED: nothing has changed. */
+int conn_start_tls(struct conn *conn, struct tls_context *tls, struct slice name, struct slice first);
+
 /* Hands the connection to another owner, for instance from a pool to a request. */
 void conn_set_owner(struct conn *conn, const struct conn_events *events, void *owner);
 

@@ -71,6 +71,8 @@ struct conn_tls *conn_tls_new(struct tls_context *context, bool server, struct s
 void conn_tls_free(struct conn_tls *tls);
 /* Sends the first flight of a client. */
 void conn_tls_start(struct conn *c);
+/* Puts a client's layer over what there is, starts it, and gives it the bytes that came for it already. */
+void conn_tls_lay(struct conn *c, struct conn_tls *over, struct slice first);
 /* Takes ciphertext and delivers what it yields; with an empty slice, what was kept while the connection was paused. */
 void conn_tls_read(struct conn *c, struct slice ciphertext);
 /* The transport ended. */

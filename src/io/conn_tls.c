@@ -6,6 +6,10 @@
  * Clear output waits in `plain` until the turn's end and is then cut into records as large as it allows: one write a
  * turn is one record for a small answer. Ciphertext that arrives while the owner has paused is kept in `kept`, which is
  * bounded by one read, because a paused connection reads no further.
+ *
+ * Layers can lie on each other: TLS to a server inside TLS to the proxy that leads to it. conn->tls is the one that the
+ * owner speaks through; the ciphertext of a layer is the clear output of the one under it, and the clear input of the
+ * lowest is the ciphertext of the one over it.
  */
 #include <openssl/bio.h>
 #include <openssl/err.h>
@@ -22,9 +26,11 @@
 struct conn_tls {
     SSL *ssl;
     struct conn *conn;
-    struct slice input; /* ciphertext of the running call that OpenSSL has not taken */
-    struct chain kept;  /* ciphertext from before a pause */
-    struct chain plain; /* clear output */
+    struct conn_tls *under; /* closer to the socket; freed with this one */
+    struct conn_tls *over;  /* closer to the owner */
+    struct slice input;     /* ciphertext of the running call that OpenSSL has not taken */
+    struct chain kept;      /* ciphertext from before a pause */
+    struct chain plain;     /* clear output */
     bool handshaken;
     bool transport_ended;
     bool reading; /* conn_tls_read is running: it is not entered again from a callback */
@@ -59,7 +65,7 @@ static int bio_write(BIO *bio, const char *data, int len)
 {
     struct conn_tls *t = BIO_get_data(bio);
     BIO_clear_retry_flags(bio);
-    if (len <= 0 || chain_append(&t->conn->out, data, (size_t)len) != KV_OK)
+    if (len <= 0 || chain_append(t->under ? &t->under->plain : &t->conn->out, data, (size_t)len) != KV_OK)
         return -1;
     return len;
 }
@@ -117,6 +123,7 @@ void conn_tls_free(struct conn_tls *t)
 {
     if (!t)
         return;
+    conn_tls_free(t->under);
     if (t->ssl && !t->handshaken)
         tls_count_handshake(t->ssl, false);
     SSL_free(t->ssl);
@@ -153,6 +160,26 @@ static int advance_handshake(struct conn *c, struct conn_tls *t)
     return KV_ETLS;
 }
 
+static void read_layer(struct conn *c, struct conn_tls *t, struct slice ciphertext);
+
+static void deliver(struct conn *c, struct conn_tls *t, struct slice clear)
+{
+    if (t->over) /* asked for each record: the owner may have laid it there between two */
+        read_layer(c, t->over, clear);
+    else
+        conn_deliver(c, clear);
+}
+
+static void deliver_eof(struct conn *c, struct conn_tls *t)
+{
+    if (t->over) {
+        t->over->transport_ended = true;
+        read_layer(c, t->over, (struct slice){0});
+    } else {
+        conn_deliver_eof(c);
+    }
+}
+
 static void read_records(struct conn *c, struct conn_tls *t)
 {
     char clear[RECORD_BYTES];
@@ -160,14 +187,14 @@ static void read_records(struct conn *c, struct conn_tls *t)
         ERR_clear_error();
         int n = SSL_read(t->ssl, clear, sizeof(clear));
         if (n > 0) {
-            conn_deliver(c, (struct slice){clear, (size_t)n});
+            deliver(c, t, (struct slice){clear, (size_t)n});
             continue;
         }
         int error = SSL_get_error(t->ssl, n);
         if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE)
             break;
         if (error == SSL_ERROR_ZERO_RETURN)
-            conn_deliver_eof(c);
+            deliver_eof(c, t);
         else
             fail_tls(c, t, false);
         return;
@@ -182,10 +209,15 @@ static void keep_rest(struct conn *c, struct conn_tls *t)
     t->input = (struct slice){0};
 }
 
-void conn_tls_read(struct conn *c, struct slice ciphertext)
+static bool layer_has_input(const struct conn_tls *t)
 {
-    struct conn_tls *t = c->tls;
-    if (t->reading || (ciphertext.len == 0 && !conn_tls_has_input(c) && !t->transport_ended))
+    /* Whole records alone: a part of one, which SSL_has_pending counts too, can only wait for the socket. */
+    return t->kept.bytes > 0 || SSL_pending(t->ssl) > 0;
+}
+
+static void read_layer(struct conn *c, struct conn_tls *t, struct slice ciphertext)
+{
+    if (t->reading || (ciphertext.len == 0 && !layer_has_input(t) && !t->transport_ended))
         return;
     t->reading = true;
     t->conn = c;
@@ -196,7 +228,16 @@ void conn_tls_read(struct conn *c, struct slice ciphertext)
     }
     keep_rest(c, t);
     t->reading = false;
-    if (ciphertext.len > 0 && c->out.head && c->state != CONN_CLOSED)
+}
+
+/* The upper layer first: what it has kept came before what the lower one will yield. */
+void conn_tls_read(struct conn *c, struct slice ciphertext)
+{
+    struct conn_tls *t = c->tls;
+    if (t->under)
+        read_layer(c, t, (struct slice){0});
+    read_layer(c, t->under ? t->under : t, ciphertext);
+    if (ciphertext.len > 0 && (c->out.head || (t->under && t->under->plain.head)) && c->state != CONN_CLOSED)
         worker_flush_later(c->worker, &c->flush); /* answers to KeyUpdate and the like; a flush sends by itself */
 }
 
@@ -206,30 +247,40 @@ void conn_tls_start(struct conn *c)
     advance_handshake(c, c->tls);
 }
 
+void conn_tls_lay(struct conn *c, struct conn_tls *over, struct slice first)
+{
+    over->under = c->tls;
+    if (c->tls)
+        c->tls->over = over;
+    c->tls = over;
+    conn_tls_start(c);
+    if (first.len > 0 && c->state != CONN_CLOSED)
+        read_layer(c, over, first);
+}
+
 void conn_tls_eof(struct conn *c)
 {
-    c->tls->transport_ended = true;
+    (c->tls->under ? c->tls->under : c->tls)->transport_ended = true;
     uv_read_stop((uv_stream_t *)&c->tcp);
     conn_tls_read(c, (struct slice){0});
 }
 
 bool conn_tls_has_input(const struct conn *c)
 {
-    /* Whole records alone: a part of one, which SSL_has_pending counts too, can only wait for the socket. */
-    return c->tls->kept.bytes > 0 || SSL_pending(c->tls->ssl) > 0;
+    return layer_has_input(c->tls) || (c->tls->under && layer_has_input(c->tls->under));
 }
 
 /* ---- writing --------------------------------------------------------------------------------------------------- */
 
-void conn_tls_write(struct conn *c)
+static void write_layer(struct conn *c, struct conn_tls *t)
 {
-    struct conn_tls *t = c->tls;
+    const struct chain *sink = t->under ? &t->under->plain : &c->out;
     t->conn = c;
     if (!t->handshaken)
         return;
     char record[RECORD_BYTES];
     /* Ciphertext is as much ahead of the socket as clear output may be: the rest waits in the clear. */
-    while (t->plain.bytes > 0 && c->out.bytes < LIMIT_OUTPUT_BYTES) {
+    while (t->plain.bytes > 0 && sink->bytes < LIMIT_OUTPUT_BYTES) {
         const struct chunk *first = t->plain.head;
         const char *data = first->data + first->off;
         size_t len = first->len;
@@ -250,12 +301,20 @@ void conn_tls_write(struct conn *c)
     }
 }
 
+void conn_tls_write(struct conn *c)
+{
+    for (struct conn_tls *t = c->tls; t && c->state != CONN_CLOSED; t = t->under)
+        write_layer(c, t);
+}
+
 bool conn_tls_shutdown(struct conn *c)
 {
     size_t before = c->out.bytes;
-    c->tls->conn = c;
-    ERR_clear_error();
-    SSL_shutdown(c->tls->ssl);
+    for (struct conn_tls *t = c->tls; t && c->state != CONN_CLOSED; t = t->under) {
+        write_layer(c, t); /* the farewell of the layer over this one */
+        ERR_clear_error();
+        SSL_shutdown(t->ssl);
+    }
     return c->out.bytes > before;
 }
 
@@ -266,7 +325,7 @@ struct chain *conn_tls_plain(struct conn_tls *t)
 
 size_t conn_tls_unsent(const struct conn_tls *t)
 {
-    return t->plain.bytes;
+    return t->plain.bytes + (t->under ? t->under->plain.bytes : 0);
 }
 
 struct slice conn_tls_alpn(const struct conn_tls *t)

@@ -76,6 +76,17 @@ int resolve_at_once(struct slice host, uint16_t port, struct resolve_answer *ans
     return 0;
 }
 
+bool resolve_is_loopback(const struct resolve_answer *answer)
+{
+    for (unsigned i = 0; i < answer->count; i++) {
+        const union resolve_address *a = &answer->addresses[i];
+        if (a->any.sa_family == AF_INET6 ? !IN6_IS_ADDR_LOOPBACK(&a->v6.sin6_addr)
+                                         : ntohl(a->v4.sin_addr.s_addr) >> 24 != IN_LOOPBACKNET)
+            return false;
+    }
+    return answer->count > 0;
+}
+
 /* ---- the order of trying --------------------------------------------------------------------------------------- */
 
 /* The next of the list that is of this family, which is taken off; false when there is none. */

@@ -10,6 +10,7 @@
 #define KV_IO_RESOLVE_H
 
 #include <netinet/in.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
 
@@ -44,6 +45,9 @@ void resolve_set_port(struct resolve_answer *answer, uint16_t port);
 /* Answers what needs no asking: a literal IPv4 or IPv6 address (without brackets; "fe80::1%eth0" has a zone) or a
  * localhost name. 0, or KV_EAGAIN for any other name, which resolve_start has to be asked about. Any thread. */
 int resolve_at_once(struct slice host, uint16_t port, struct resolve_answer *answer);
+
+/* Whether every address is this machine's own. Any thread. */
+bool resolve_is_loopback(const struct resolve_answer *answer);
 
 /*
  * Asks for the addresses of a host; the name is copied. `done` runs once on the worker, never inside resolve_start, not

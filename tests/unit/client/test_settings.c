@@ -234,13 +234,14 @@ static void writes_for_the_owner_alone(void **state)
     struct fixture *f = *state;
     char error[SETTINGS_ERROR_LEN];
     mode_t before = umask(0);
-    const struct settings_given all = {"http://a:1", "abc", "/x.pem"};
+    const struct settings_given all = {"http://a:1", "abc", "/x.pem", "http://joe:s3cret@p:1"};
     assert_int_equal(settings_write(f->path, &all, error), 0);
     umask(before);
     assert_string_equal(error, "");
     assert_mode(f->folder, 0700);
     assert_mode(f->path, 0600);
-    assert_file(f, "endpoint: \"http://a:1\"\ntoken: \"abc\"\nca_cert: \"/x.pem\"\n");
+    assert_file(f, "endpoint: \"http://a:1\"\ntoken: \"abc\"\nca_cert: \"/x.pem\"\n"
+                   "proxy: \"http://joe:s3cret@p:1\"\n");
     assert_int_equal(entries(f->folder), 1);
     /* A file that was open becomes a closed one. */
     put(f, "token: old\n", 0644);
@@ -350,8 +351,8 @@ static void the_nearest_place_wins(void **state)
     char stored_ca[PATH_MAX], given_ca[PATH_MAX], text[2 * PATH_MAX];
     make_authority(f, "stored.pem", stored_ca);
     make_authority(f, "given.pem", given_ca);
-    const struct settings_given nothing = {0}, all = {"https://given.example:1", "given", given_ca};
-    const struct settings_given empty = {"", "", ""};
+    const struct settings_given nothing = {0}, all = {"https://given.example:1", "given", given_ca, "socks5://given"};
+    const struct settings_given empty = {"", "", "", ""};
 
     assert_int_equal(settings_resolve(NULL, &nothing, &settings, error), 0);
     assert_string_equal(settings.endpoint.text, "http://localhost:7777");
@@ -359,12 +360,14 @@ static void the_nearest_place_wins(void **state)
     assert_null(settings.ca_cert);
     settings_free(&settings);
 
-    snprintf(text, sizeof(text), "endpoint: https://stored.example/\ntoken: stored\nca_cert: %s\n", stored_ca);
+    snprintf(text, sizeof(text),
+             "endpoint: https://stored.example/\ntoken: stored\nca_cert: %s\nproxy: http://stored\n", stored_ca);
     put(f, text, 0600);
     assert_int_equal(settings_resolve(f->path, &empty, &settings, error), 0);
     assert_string_equal(settings.endpoint.text, "https://stored.example");
     assert_text(settings.token, "stored");
     assert_text(settings.ca_cert, stored_ca);
+    assert_string_equal(settings.proxy.text, "http://stored");
     settings_free(&settings);
     assert_null(settings.token);
 
@@ -372,7 +375,28 @@ static void the_nearest_place_wins(void **state)
     assert_string_equal(settings.endpoint.text, "https://given.example:1");
     assert_text(settings.token, "given");
     assert_text(settings.ca_cert, given_ca);
+    assert_string_equal(settings.proxy.text, "socks5://given:1080");
     settings_free(&settings);
+
+    /* The usual variables come last, and name themselves when they are wrong. */
+    setenv("https_proxy", "http://joe:s3cret@other:99999", 1);
+    assert_int_equal(settings_resolve(f->path, &empty, &settings, error), 0);
+    assert_string_equal(settings.proxy.text, "http://stored");
+    settings_free(&settings);
+    assert_int_equal(settings_resolve(NULL, &all, &settings, error), 0);
+    settings_free(&settings);
+    assert_int_equal(settings_resolve(NULL, &(struct settings_given){.endpoint = "http://a"}, &settings, error),
+                     KV_EINVAL);
+    assert_string_equal(error, "https_proxy (not shown): has no valid host and port behind the '@'");
+    setenv("https_proxy", "http://env", 1);
+    assert_int_equal(settings_resolve(NULL, &(struct settings_given){.endpoint = "http://a"}, &settings, error), 0);
+    assert_string_equal(settings.proxy.text, "http://env");
+    settings_free(&settings);
+    assert_int_equal(
+        settings_resolve(NULL, &(struct settings_given){.endpoint = "http://a", .proxy = "none"}, &settings, error), 0);
+    assert_int_equal(settings.proxy.kind, PROXY_NONE);
+    settings_free(&settings);
+    unsetenv("https_proxy");
     unlink(stored_ca);
     unlink(given_ca);
 }
