@@ -257,6 +257,8 @@ static int start(struct server *server)
         .answer_timeout_ms = (unsigned)s->answer_timeout_ms,
         .hsts = s->hsts[0] ? s->hsts : NULL,
         .https_port = control.public_port,
+        .trusted_proxies = s->trusted_proxies.count > 0 ? &s->trusted_proxies : NULL,
+        .forwarded = s->forwarded,
         .proxy_senders = s->proxy_senders.count > 0 ? &s->proxy_senders : NULL,
         .guest =
             {

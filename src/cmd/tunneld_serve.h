@@ -25,7 +25,8 @@ struct serve_settings {
     unsigned long grace_ms, answer_timeout_ms;
     unsigned long ping_ms, dead_ms; /* 0: not given */
     unsigned long workers;
-    struct networks proxy_senders;
+    struct networks proxy_senders, trusted_proxies;
+    bool forwarded;
     enum log_level log_level;
     enum log_format log_format;
     /* "0" means something for these, so being given is noted */

@@ -214,6 +214,21 @@ static int add_proxy_senders(void *into, const char *value, char *error)
     return add_networks(&s->proxy_senders, value, error);
 }
 
+static int add_trusted_proxies(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    return add_networks(&s->trusted_proxies, value, error);
+}
+
+static int set_forwarded(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    (void)value;
+    (void)error;
+    s->forwarded = true;
+    return KV_OK;
+}
+
 static int set_workers(void *into, const char *value, char *error)
 {
     struct serve_settings *s = into;
@@ -272,6 +287,10 @@ const struct cli_option serve_options[] = {
     {"proxy-protocol-from", "NETWORKS", NULL,
      "addresses of TCP proxies, such as 127.0.0.1,10.0.0.0/8: their connections to the edge begin with a PROXY header",
      .repeatable = true, .set = add_proxy_senders},
+    {"trusted-proxies", "NETWORKS", NULL,
+     "addresses of HTTP proxies whose X-Forwarded-For, -Proto and -Host are believed", .repeatable = true,
+     .set = add_trusted_proxies},
+    {"forwarded", NULL, NULL, "tell local services who visits in Forwarded (RFC 7239) too", .set = set_forwarded},
     {"workers", "N", NULL, "threads that serve (one a core)", .set = set_workers},
     {"database-url", "URL", "DATABASE_URL",
      "sqlite:/path/file.db or postgres://...; a SQLite file of your own unless given", .secret = true,

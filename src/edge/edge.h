@@ -44,8 +44,11 @@ struct edge_settings {
     unsigned answer_timeout_ms; /* from the end of the request to the answer's head */
     /* Connections from these begin with a PROXY header. Referenced, not owned; NULL: from nobody */
     const struct networks *proxy_senders;
+    /* HTTP proxies whose X-Forwarded-* are believed. As above */
+    const struct networks *trusted_proxies;
     const char *hsts;        /* Strict-Transport-Security of every answer that has none; NULL: none. With `tls` only */
     uint16_t https_port;     /* where edge_accept_redirect sends visitors; 0: https's own */
+    bool forwarded;          /* tell the local service in Forwarded (RFC 7239) too */
     struct edge_guest guest; /* `wants` NULL: none */
 };
 

@@ -2,12 +2,14 @@
  * What every visitor's request goes through, whichever HTTP it came in: counted, routed by its host, held against the
  * limits, dressed for the tunnel and opened as an exchange. And what every answer gets on its way back.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "edge/edge_impl.h"
 #include "http/forward.h"
 #include "io/conn.h"
 #include "io/listener.h"
+#include "io/network.h"
 
 enum close_reason edge_admit(struct edge *edge, const struct edge_request *request, struct address *link)
 {
@@ -20,23 +22,53 @@ enum close_reason edge_admit(struct edge *edge, const struct edge_request *reque
     return REASON_BODY_TOO_LARGE;
 }
 
-void edge_peer_of(const struct conn *conn, struct edge_peer *peer)
+void edge_peer_of(const struct edge *edge, const struct conn *conn, struct edge_peer *peer)
 {
+    const struct networks *trusted = edge->settings.trusted_proxies;
+    const struct ip ip = ip_of(conn_peer(conn));
     sockaddr_format(conn_peer(conn), peer->text);
     const char *colon = strrchr(peer->text, ':');
     bool bracketed = peer->text[0] == '[';
     peer->host_at = bracketed ? 1 : 0;
     peer->host_len = (uint8_t)((colon ? (size_t)(colon - peer->text) : strlen(peer->text)) - (bracketed ? 2 : 0));
+    peer->trusted = trusted && networks_contain(trusted, &ip) ? trusted : NULL;
 }
 
-/* The head for the tunnel. A body of unknown length is told by a field, which is how every peer knows that there is
- * one. */
-static struct head *make_head(const struct edge_request *request, struct conn *conn, const struct edge_peer *peer)
+/* The way from the peer to the visitor, who is the peer itself unless that is a trusted proxy. */
+static void find_path(const struct edge_request *request, const struct conn *conn, const struct edge_peer *peer,
+                      struct forward_path *path)
 {
-    const struct forward_facts facts = {
+    const struct ip ip = ip_of(conn_peer(conn));
+    if (peer->trusted) {
+        forward_path_find(request->head, &ip, peer->trusted, path);
+    } else {
+        path->hops[0] = ip;
+        path->count = 1;
+    }
+}
+
+/* The head for the tunnel, and the visitor's address for it. A body of unknown length is told by a field, which is how
+ * every peer knows that there is one. */
+static struct head *make_head(const struct edge *edge, const struct edge_request *request, const struct conn *conn,
+                              const struct edge_peer *peer, char remote[EXCHANGE_REMOTE_LEN])
+{
+    struct forward_path path = {.count = 0};
+    char visitor[IP_TEXT_LEN];
+    struct forward_facts facts = {
         .peer_address = {peer->text + peer->host_at, peer->host_len},
         .scheme = conn_is_tls(conn) ? SLICE("https") : SLICE("http"),
+        .peer_trusted = peer->trusted != NULL,
+        .path = edge->settings.forwarded ? &path : NULL,
     };
+    facts.visitor_address = facts.peer_address;
+    memcpy(remote, peer->text, EXCHANGE_REMOTE_LEN);
+    if (peer->trusted || edge->settings.forwarded)
+        find_path(request, conn, peer, &path);
+    if (path.count > 1) {
+        const struct ip *ip = forward_path_visitor(&path);
+        facts.visitor_address = (struct slice){visitor, ip_format(ip, visitor)};
+        snprintf(remote, EXCHANGE_REMOTE_LEN, ip_is_v4(ip) ? "%s:0" : "[%s]:0", visitor); /* nobody told the port */
+    }
     struct head *head = forward_request(request->head, &facts);
     if (!head || !request->unknown_length)
         return head;
@@ -47,14 +79,14 @@ static struct head *make_head(const struct edge_request *request, struct conn *c
     return chunked;
 }
 
-int edge_open(const struct edge_request *request, struct conn *conn, const struct edge_peer *peer, struct address link,
-              struct half *half, const struct half_events *events, void *owner)
+int edge_open(const struct edge *edge, const struct edge_request *request, struct conn *conn,
+              const struct edge_peer *peer, struct address link, struct half *half, const struct half_events *events,
+              void *owner)
 {
     struct exchange_open open = {.credit = LIMIT_WINDOW_BYTES, .end = request->complete};
-    open.head = make_head(request, conn, peer);
+    open.head = make_head(edge, request, conn, peer, open.remote);
     if (!open.head)
         return KV_ENOMEM;
-    memcpy(open.remote, peer->text, sizeof(open.remote));
     int error = half_open(half, conn_worker(conn), link, &open, events, owner);
     if (error)
         head_free(open.head);

@@ -248,7 +248,7 @@ static void begin_exchange(struct edge_h1 *h1, const struct http1_message *m)
         return;
     }
     struct edge_exchange *x = exchange_new(h1, m, request.complete);
-    if (!x || edge_open(&request, h1->conn, &h1->peer, link, &x->half, &edge_h1_half_events, x) != KV_OK) {
+    if (!x || edge_open(h1->edge, &request, h1->conn, &h1->peer, link, &x->half, &edge_h1_half_events, x) != KV_OK) {
         pool_free(x, sizeof(*x));
         refuse_request(h1, m, REASON_INTERNAL);
         return;
@@ -481,7 +481,7 @@ void edge_h1_start(struct edge *edge, struct conn *conn, struct slice first)
     }
     h1->edge = edge;
     h1->conn = conn;
-    edge_peer_of(conn, &h1->peer);
+    edge_peer_of(edge, conn, &h1->peer);
     h1->input.limit = INPUT_MAX;
     h1->reading.expired = on_reading_expired;
     h1->writing.expired = on_writing_expired;

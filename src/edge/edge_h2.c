@@ -307,8 +307,8 @@ static void *begin_stream(struct edge_h2 *h2, struct h2_stream *stream, const st
     struct address link;
     enum close_reason reason = edge_admit(h2->edge, request, &link);
     struct edge_stream *s = reason == REASON_NONE ? stream_new(h2, stream, request->head, end) : NULL;
-    if (reason == REASON_NONE &&
-        (!s || edge_open(request, h2_conn_conn(h2->conn), &h2->peer, link, &s->half, &half_events, s) != KV_OK)) {
+    if (reason == REASON_NONE && (!s || edge_open(h2->edge, request, h2_conn_conn(h2->conn), &h2->peer, link, &s->half,
+                                                  &half_events, s) != KV_OK)) {
         pool_free(s, sizeof(*s));
         reason = REASON_INTERNAL;
     }
@@ -625,7 +625,7 @@ void edge_h2_start(struct edge *edge, struct conn *conn, struct slice first)
     }
     h2->edge = edge;
     h2->worker = conn_worker(conn);
-    edge_peer_of(conn, &h2->peer);
+    edge_peer_of(edge, conn, &h2->peer);
     h2->idle.expired = on_idle_expired;
     DL_APPEND(local->h2_conns, h2);
     atomic_fetch_add_explicit(&local->alive, 1, memory_order_relaxed);

@@ -105,8 +105,9 @@ struct slice edge_subdomain(struct slice host, struct slice base);
 struct edge_peer {
     char text[EXCHANGE_REMOTE_LEN];
     uint8_t host_at, host_len;
+    const struct networks *trusted; /* NULL: it is no proxy whose word counts */
 };
-void edge_peer_of(const struct conn *conn, struct edge_peer *peer);
+void edge_peer_of(const struct edge *edge, const struct conn *conn, struct edge_peer *peer);
 
 /* A visitor's request as far as its codec has read it. */
 struct edge_request {
@@ -120,8 +121,9 @@ struct edge_request {
 enum close_reason edge_admit(struct edge *edge, const struct edge_request *request, struct address *link);
 
 /* Opens the exchange. 0 or KV_ENOMEM. */
-int edge_open(const struct edge_request *request, struct conn *conn, const struct edge_peer *peer, struct address link,
-              struct half *half, const struct half_events *events, void *owner);
+int edge_open(const struct edge *edge, const struct edge_request *request, struct conn *conn,
+              const struct edge_peer *peer, struct address link, struct half *half, const struct half_events *events,
+              void *owner);
 
 /* Adds Strict-Transport-Security to an answer that is to have it and does not (RFC 6797, 7.1); *head, which owns, is
  * replaced. 0 or KV_ENOMEM. */

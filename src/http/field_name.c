@@ -104,6 +104,7 @@ struct slice field_name(enum field_id id)
         [FIELD_X_FORWARDED_PROTO] = TEXT("x-forwarded-proto"),
         [FIELD_X_FORWARDED_HOST] = TEXT("x-forwarded-host"),
         [FIELD_X_REAL_IP] = TEXT("x-real-ip"),
+        [FIELD_FORWARDED] = TEXT("forwarded"),
     };
     return texts[id];
 }

@@ -40,7 +40,7 @@ static const uint8_t kinds[FIELD_ID_COUNT] = {
     [FIELD_X_FORWARDED_PROTO] = KIND_ADDED,
     [FIELD_X_FORWARDED_HOST] = KIND_ADDED,
     [FIELD_X_REAL_IP] = KIND_ADDED,
-    [FIELD_FORWARDED] = KIND_FORWARDING,
+    [FIELD_FORWARDED] = KIND_ADDED,
     [FIELD_X_FORWARDED_OTHER] = KIND_FORWARDING,
     [FIELD_KAVILO] = KIND_INTERNAL,
     [FIELD_MODIFIER] = KIND_MODIFIER,
@@ -98,12 +98,26 @@ static struct slice last_value(const struct head *head, enum field_id id)
     return (struct slice){0};
 }
 
-/* Sets a forwarding field to what the edge knows, or to what a trusted peer said. */
-static int set_forwarding(struct head *out, const struct head *request, const struct forward_facts *facts,
-                          enum field_id id, struct slice known)
+/* What a trusted peer said in a forwarding field, or what the edge knows. */
+static struct slice told(const struct head *request, const struct forward_facts *facts, enum field_id id,
+                         struct slice known)
 {
     struct slice said = facts->peer_trusted ? last_value(request, id) : (struct slice){0};
-    return head_add_id(out, id, said.len ? said : known);
+    return said.len ? said : known;
+}
+
+/* The visitor's element of what may be a list, one element a proxy. */
+static struct slice first_element(struct slice value)
+{
+    struct slice element;
+    return slice_next_element(&value, &element) ? element : value;
+}
+
+static int add_forwarded(struct head *out, const struct forward_path *path, struct slice host, struct slice scheme)
+{
+    char value[FORWARDED_MAX];
+    size_t len = forwarded_format(path, first_element(host), first_element(scheme), value);
+    return head_add_id(out, FIELD_FORWARDED, (struct slice){value, len});
 }
 
 static int add_forwarding(struct head *out, const struct head *request, const struct forward_facts *facts)
@@ -114,13 +128,17 @@ static int add_forwarding(struct head *out, const struct head *request, const st
         if (!chain.data)
             return KV_ELIMIT;
     }
+    struct slice scheme = told(request, facts, FIELD_X_FORWARDED_PROTO, out->scheme);
+    struct slice host = told(request, facts, FIELD_X_FORWARDED_HOST, out->authority);
     int error = head_add_id(out, FIELD_X_FORWARDED_FOR, chain);
     if (!error)
-        error = set_forwarding(out, request, facts, FIELD_X_FORWARDED_PROTO, out->scheme);
+        error = head_add_id(out, FIELD_X_FORWARDED_PROTO, scheme);
     if (!error)
-        error = set_forwarding(out, request, facts, FIELD_X_FORWARDED_HOST, out->authority);
+        error = head_add_id(out, FIELD_X_FORWARDED_HOST, host);
     if (!error)
-        error = set_forwarding(out, request, facts, FIELD_X_REAL_IP, facts->peer_address);
+        error = head_add_id(out, FIELD_X_REAL_IP, facts->visitor_address);
+    if (!error && facts->path)
+        error = add_forwarded(out, facts->path, host, scheme);
     return error;
 }
 
@@ -187,7 +205,8 @@ static size_t added_text(const struct head *request, const struct forward_facts 
     for (size_t i = 0; i < request->count; i++)
         if (facts->peer_trusted || field_id(&request->fields[i]) == FIELD_COOKIE)
             joined += request->fields[i].value.len;
-    return facts->scheme.len + 2 * facts->peer_address.len + sizeof("trailers") + joined + separators;
+    size_t addresses = facts->peer_address.len + facts->visitor_address.len + (facts->path ? FORWARDED_MAX : 0);
+    return facts->scheme.len + addresses + sizeof("trailers") + joined + separators;
 }
 
 struct head *forward_request(const struct head *request, const struct forward_facts *facts)

@@ -9,21 +9,24 @@
 #include <stdbool.h>
 
 #include "base/slice.h"
+#include "http/forwarded.h"
 #include "http/head.h"
 #include "http/syntax.h"
 
 /* What the edge knows of the visitor's connection. */
 struct forward_facts {
-    struct slice peer_address; /* "203.0.113.7", without the port */
-    struct slice scheme;       /* "http" or "https" as the visitor spoke to us */
-    bool peer_trusted;         /* a named proxy: its X-Forwarded-* are kept and appended to, not replaced */
+    struct slice peer_address;       /* "203.0.113.7", without the port */
+    struct slice visitor_address;    /* the same, or who stands behind named proxies */
+    struct slice scheme;             /* "http" or "https" as the visitor spoke to us */
+    bool peer_trusted;               /* a named proxy: its X-Forwarded-* are kept and appended to, not replaced */
+    const struct forward_path *path; /* for a Forwarded field; NULL: none is wanted */
 };
 
 /* Field names of Connection that are heeded beyond the hop-by-hop ones; what is named behind them passes. A bound,
  * because each is compared with every field. */
 #define FORWARD_OPTIONS_MAX 32
 /* Fields that forward_request may add. */
-#define FORWARD_ADDED_MAX   6
+#define FORWARD_ADDED_MAX   7
 
 /*
  * An owning head for the tunnel made from a visitor's request: method, target, authority, protocol and fields copied,
@@ -36,9 +39,11 @@ struct forward_facts {
  * - "te: trailers" is passed on if TE has it; Trailer is kept. Upgrade lives on in head.protocol.
  * - Content-Length stays as a field (the wire has no other place for it).
  * - Several Cookie fields, as HTTP/2 sends them, become one with "; " (RFC 9113, 8.2.3).
- * - X-Forwarded-For gets the peer's address behind what is there (lines joined with ", "), X-Forwarded-Proto,
- *   X-Forwarded-Host and X-Real-IP are set. What an untrusted peer says is dropped before, with Forwarded and every
- *   other X-Forwarded-*; a trusted peer's last word stands where it says something.
+ * - X-Forwarded-For gets the peer's address behind what is there (lines joined with ", "), X-Forwarded-Proto and
+ *   X-Forwarded-Host are set. What an untrusted peer says is dropped before, with every other X-Forwarded-*; a trusted
+ *   peer's last word stands where it says something.
+ * - X-Real-IP and Forwarded are made anew from the facts, whoever said something in them: proxies pass on what they do
+ *   not know, so a trusted one may carry a stranger's word.
  * - A name that becomes one of the above when '_' is read as '-' goes too: CGI and its heirs cannot tell them apart.
  *
  * NULL without memory.

@@ -11,12 +11,15 @@
 #include "http/forward.h"
 #include "http/http1.h"
 
-static const struct forward_facts stranger = {{"203.0.113.7", 11}, {"https", 5}, false};
-static const struct forward_facts proxy = {{"203.0.113.7", 11}, {"https", 5}, true};
+static const struct forward_facts stranger = {{"203.0.113.7", 11}, {"203.0.113.7", 11}, {"https", 5}, false, NULL};
+static const struct forward_facts proxy = {{"203.0.113.7", 11}, {"1.2.3.4", 7}, {"https", 5}, true, NULL};
 
 /* What every request of a stranger ends with. */
 #define TAIL                                                                                                           \
     "x-forwarded-for: 203.0.113.7\nx-forwarded-proto: https\nx-forwarded-host: a.example\nx-real-ip: 203.0.113.7\n"
+/* What every request through a named proxy ends with that says nothing of the visitor. */
+#define PROXY_TAIL                                                                                                     \
+    "x-forwarded-for: 203.0.113.7\nx-forwarded-proto: https\nx-forwarded-host: a.example\nx-real-ip: 1.2.3.4\n"
 #define TOP "host: a.example\n"
 
 static void assert_fields(const struct head *h, const char *expected)
@@ -121,7 +124,7 @@ static void internal_names_are_ours_alone(void **state)
 {
     (void)state;
     check_request("Kavilo-Error: x\r\nkavilo-: y\r\nkavilo: z\r\n", &stranger, TOP "kavilo: z\n" TAIL);
-    check_request("Kavilo-Error: x\r\n", &proxy, TOP TAIL);
+    check_request("Kavilo-Error: x\r\n", &proxy, TOP PROXY_TAIL);
 }
 
 static void underscores_are_no_disguise(void **state)
@@ -130,7 +133,7 @@ static void underscores_are_no_disguise(void **state)
     check_request("X_Forwarded_For: 1.2.3.4\r\nx-forwarded_proto: http\r\nX_Real_IP: 1.2.3.4\r\nContent_Length: 5\r\n"
                   "Transfer_Encoding: chunked\r\nKAVILO_ERROR: x\r\nProxy_Connection: x\r\nx_forwarded_y: z\r\n"
                   "If_Match: x\r\nmy_field: y\r\n",
-                  &proxy, TOP "if_match: x\nmy_field: y\n" TAIL);
+                  &proxy, TOP "if_match: x\nmy_field: y\n" PROXY_TAIL);
 }
 
 static void a_stranger_cannot_speak_for_others(void **state)
@@ -145,18 +148,42 @@ static void a_trusted_proxy_is_believed(void **state)
 {
     (void)state;
     check_request("X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: http\r\nx-forwarded-for: 5.6.7.8, 9.9.9.9\r\n"
-                  "X-Forwarded-Port: 1\r\nForwarded: for=1.2.3.4\r\n",
+                  "X-Forwarded-Port: 1\r\n",
                   &proxy,
-                  TOP "x-forwarded-port: 1\nforwarded: for=1.2.3.4\n"
+                  TOP "x-forwarded-port: 1\n"
                       "x-forwarded-for: 1.2.3.4, 5.6.7.8, 9.9.9.9, 203.0.113.7\nx-forwarded-proto: http\n"
-                      "x-forwarded-host: a.example\nx-real-ip: 203.0.113.7\n");
+                      "x-forwarded-host: a.example\nx-real-ip: 1.2.3.4\n");
     /* Its own line is the last one. */
-    check_request("X-Real-IP: 6.6.6.6\r\nX-Real-IP: 1.2.3.4\r\nX-Forwarded-Host: b\r\n", &proxy,
+    check_request("X-Forwarded-Host: evil\r\nX-Forwarded-Host: b\r\n", &proxy,
                   TOP "x-forwarded-for: 203.0.113.7\nx-forwarded-proto: https\nx-forwarded-host: b\n"
                       "x-real-ip: 1.2.3.4\n");
-    check_request("X-Forwarded-Proto:\r\nX-Forwarded-For:\r\n", &proxy,
-                  TOP "x-forwarded-for: 203.0.113.7\nx-forwarded-proto: https\nx-forwarded-host: a.example\n"
-                      "x-real-ip: 203.0.113.7\n");
+    check_request("X-Forwarded-Proto:\r\nX-Forwarded-For:\r\n", &proxy, TOP PROXY_TAIL);
+}
+
+/* Proxies pass on fields that they do not know: these may be a stranger's word. */
+static void a_trusted_proxy_may_carry_lies(void **state)
+{
+    (void)state;
+    check_request("X-Real-IP: 6.6.6.6\r\nForwarded: for=6.6.6.6;proto=gopher\r\n", &proxy, TOP PROXY_TAIL);
+}
+
+static void tells_in_forwarded(void **state)
+{
+    (void)state;
+    struct forward_path path = {.count = 1};
+    struct forward_facts alone = stranger, behind = proxy;
+    alone.path = behind.path = &path;
+    assert_int_equal(ip_parse(SLICE("203.0.113.7"), &path.hops[0]), 0);
+    check_request("Forwarded: for=6.6.6.6\r\nX-Forwarded-Host: evil\r\n", &alone,
+                  TOP TAIL "forwarded: for=203.0.113.7;host=a.example;proto=https\n");
+    assert_int_equal(ip_parse(SLICE("2001:db8::1"), &path.hops[path.count++]), 0);
+    check_request(
+        "X-Forwarded-For: 2001:db8::1\r\nX-Forwarded-Host: b.example:8443, c\r\nX-Forwarded-Proto: http,https\r\n"
+        "Forwarded: for=6.6.6.6\r\n",
+        &behind,
+        TOP "x-forwarded-for: 2001:db8::1, 203.0.113.7\nx-forwarded-proto: http,https\n"
+            "x-forwarded-host: b.example:8443, c\nx-real-ip: 1.2.3.4\n"
+            "forwarded: for=\"[2001:db8::1]\";host=\"b.example:8443\";proto=http, for=203.0.113.7\n");
 }
 
 static void joins_cookies(void **state)
@@ -344,6 +371,8 @@ int main(void)
         cmocka_unit_test(underscores_are_no_disguise),
         cmocka_unit_test(a_stranger_cannot_speak_for_others),
         cmocka_unit_test(a_trusted_proxy_is_believed),
+        cmocka_unit_test(a_trusted_proxy_may_carry_lies),
+        cmocka_unit_test(tells_in_forwarded),
         cmocka_unit_test(joins_cookies),
         cmocka_unit_test(keeps_the_protocol_of_an_upgrade),
         cmocka_unit_test(has_room_for_the_largest),
