@@ -1,16 +1,21 @@
 """Behind proxies: PROXY headers by hand, and real HAProxy and nginx in front of the edge."""
 
+import asyncio
 import json
 import re
 import socket
 import struct
 
 import pytest
+import websockets
 
 from harness import front
-from harness.http1 import Visitor
+from harness.http1 import Pattern, Visitor
 from harness.origin import fields_of
+from harness.process import run
+from harness.settings import STEP
 from harness.wait import wait_until
+from harness.websocket import WebSocketService
 
 V2 = b"\r\n\r\n\0\r\nQUIT\n"
 
@@ -126,48 +131,151 @@ class TestProxyProtocol:
 
 
 class TestTcpProxies:
-    """Real proxies that pass bytes on and write the header."""
+    """Real proxies that pass bytes on and write the header. Their own address is 127.0.0.3; what counts is the
+    visitor's, 127.0.0.2."""
 
     @pytest.mark.parametrize("version", ["send-proxy", "send-proxy-v2", "send-proxy-v2 proxy-v2-options crc32c,unique-id"])
     @pytest.mark.parametrize("with_tls", [False, True], ids=["clear", "tls"])
     def test_haproxy(self, programs, make_server, origin, make_client, pair, tmp_path, version, with_tls):
-        if front.missing(front.HAPROXY):
-            pytest.skip(front.missing(front.HAPROXY))
-        server = make_server("--proxy-protocol-from", "127.0.0.0/8", tls=pair if with_tls else None)
+        need(front.HAPROXY)
+        server = make_server("--proxy-protocol-from", "127.0.0.3", tls=pair if with_tls else None)
         client = make_client(server, origin, server.user().token)
-        proxy = front.haproxy(programs, tmp_path / "haproxy", lambda bind: f"""
-defaults
-    mode tcp
-    timeout connect 5s
-    timeout client 1m
-    timeout server 1m
-frontend edge
-    bind {bind}
-    unique-id-format %pid
-    default_backend edge
-backend edge
-    source 127.0.0.3
-    server kavilo {server.edge[0]}:{server.edge[1]} {version}
-""")
+        config = front.replaced(
+            front.documented("OPERATE.md", "Behind a TCP proxy", "haproxy-tcp"),
+            ("10.0.0.7:443", "%s:%d source 127.0.0.3" % server.edge), ("send-proxy-v2", version))
+        proxy = front.haproxy(programs, tmp_path / "haproxy", lambda bind: front.replaced(
+            config, ("bind :443", f"bind {bind}\n    unique-id-format %pid")))
         self.visit(server, client, proxy)
 
     def test_nginx(self, programs, make_server, origin, make_client, pair, tmp_path):
-        if front.missing(front.NGINX, front.NGINX_STREAM):
-            pytest.skip(front.missing(front.NGINX, front.NGINX_STREAM))
+        need(front.NGINX, front.NGINX_STREAM)
         server = make_server("--proxy-protocol-from", "127.0.0.3", tls=pair)
         client = make_client(server, origin, server.user().token)
-        proxy = front.nginx(programs, tmp_path / "nginx", lambda address: f"""
-server {{
-    listen {address};
-    proxy_pass {server.edge[0]}:{server.edge[1]};
-    proxy_bind 127.0.0.3;
-    proxy_protocol on;
-}}""", modules=f"load_module {front.NGINX_STREAM};")
+        config = front.replaced(
+            front.documented("OPERATE.md", "Behind a TCP proxy", "nginx-stream"),
+            ("10.0.0.7:443;", "%s:%d; proxy_bind 127.0.0.3;" % server.edge))
+        proxy = front.nginx(programs, tmp_path / "nginx", lambda address: front.replaced(
+            config, ("listen 443;", f"listen {address};")), modules=f"load_module {front.NGINX_STREAM};")
         self.visit(server, client, proxy)
 
     @staticmethod
     def visit(server, client, proxy):
-        """The proxy's own address is 127.0.0.3; the visitor's, 127.0.0.2, is what counts."""
         with Visitor(proxy.address, client.host, tls=server.tls.client() if server.tls else None,
                      source=("127.0.0.2", 0)) as visitor:
             assert forwarded_for(visitor.request().response()) == "127.0.0.2"
+
+
+def need(*files):
+    reason = front.missing(*files)
+    if reason:
+        pytest.skip(reason)
+
+
+LIES = [("X-Forwarded-For", "6.6.6.6"), ("X-Forwarded-For", "127.0.0.1"), ("X-Forwarded-Proto", "gopher"),
+        ("X-Forwarded-Host", "evil.test"), ("X-Forwarded-Port", "666"), ("X-Real-IP", "6.6.6.6"),
+        ("Forwarded", "for=6.6.6.6;host=evil.test;proto=gopher")]
+
+
+class TestHttpProxies:
+    """The configurations of docs/OPERATE.md, with other ports and files, around a whole tunnel whose client comes through
+    the proxy as well."""
+
+    @pytest.fixture(params=["nginx", "haproxy"])
+    def site(self, request, programs, make_server, make_client, origin, authority, pair, tmp_path):
+        need(front.NGINX if request.param == "nginx" else front.HAPROXY)
+        server = make_server("--trusted-proxies", "127.0.0.1", "--forwarded")
+        ports = (("127.0.0.1:8080", "%s:%d" % server.edge), ("127.0.0.1:7777", "%s:%d" % server.control))
+        if request.param == "nginx":
+            config = front.replaced(front.documented("OPERATE.md", "nginx", "nginx"), *ports,
+                                    ("/etc/kavilo/fullchain.pem", str(pair.cert)), ("/etc/kavilo/privkey.pem", str(pair.key)),
+                                    ("tnl.example.com", "tnl.test"))
+            proxy = front.nginx(programs, tmp_path / "nginx", lambda address: front.replaced(
+                config, ("listen 443", f"listen {address}")))
+        else:
+            both = tmp_path / "both.pem"
+            both.write_bytes(pair.cert.read_bytes() + pair.key.read_bytes())
+            config = front.replaced(front.documented("OPERATE.md", "HAProxy", "haproxy"), *ports,
+                                    ("/etc/kavilo/both.pem", str(both)))
+            proxy = front.haproxy(programs, tmp_path / "haproxy", lambda bind: front.replaced(
+                config, ("bind :443", f"bind {bind}")))
+        endpoint, token = "https://localhost:%d" % proxy.address[1], server.user().token
+        client = make_client(endpoint, origin, token, env={"KAVILO_CA_CERT": str(pair.ca)})
+        return Site(server, proxy, client, pair, endpoint, token)
+
+    def test_requests(self, site):
+        """Fields that say who visits, lies and all; bodies both ways."""
+        with site.visitor() as visitor:
+            fields = fields_of(json.loads(visitor.request("/?x=1", fields=LIES).response().content))
+            assert fields.one("x-forwarded-for").split(", ")[-2:] == ["127.0.0.2", "127.0.0.1"]
+            assert fields.one("x-real-ip") == "127.0.0.2"
+            assert fields.one("x-forwarded-proto") == "https"
+            assert fields.one("x-forwarded-host") == fields.one("host") == site.client.host
+            assert fields.one("x-forwarded-port") in ("443", str(site.proxy.address[1]))
+            assert fields.one("forwarded") == f"for=127.0.0.2;host={site.client.host};proto=https, for=127.0.0.1"
+            pattern = Pattern(3_000_000)
+            seen = json.loads(visitor.request("/up", "POST", body=pattern).response().content)
+            assert seen["sha256"] == pattern.digest
+            assert visitor.request(f"/body?size={pattern.size}&chunked=1").response().body.digest() == pattern.digest
+
+    def test_strangers_beside_the_proxy(self, site):
+        """Who comes to the edge directly and is not named is who he is, over http."""
+        with Visitor(site.server.edge, site.client.host, source=("127.0.0.2", 0)) as visitor:
+            fields = fields_of(json.loads(visitor.request(fields=LIES).response().content))
+            assert fields.one("x-forwarded-for") == fields.one("x-real-ip") == "127.0.0.2"
+            assert fields.one("x-forwarded-proto") == "http" and fields.one("x-forwarded-host") == site.client.host
+            assert "x-forwarded-port" not in fields
+            assert fields.one("forwarded") == f"for=127.0.0.2;host={site.client.host};proto=http"
+
+    def test_events_stream(self, site):
+        with site.visitor() as visitor:
+            pieces = iter(visitor.request("/sse?n=3&gap=0.1").response().body)
+            assert next(pieces) == b"data: 0\n\n", "the first event is held back until there are more"
+
+    def test_websocket(self, site, make_client):
+        """Through a second tunnel, whose service is python3-websockets."""
+        service = WebSocketService()
+        client = make_client(site.endpoint, service.url, site.token, env={"KAVILO_CA_CERT": str(site.pair.ca)})
+        context = site.pair.client()
+
+        async def talk():
+            async with websockets.connect(f"wss://{client.host}/", host=site.proxy.address[0], port=site.proxy.address[1],
+                                          ssl=context, open_timeout=STEP) as ws:
+                for message in ("hello", b"\0\xff" * 50000):
+                    await ws.send(message)
+                    assert await ws.recv() == message
+
+        asyncio.run(asyncio.wait_for(talk(), STEP))
+        service.close()
+
+    def test_http2(self, site):
+        """curl by ALPN, two requests on one connection."""
+        url = f"https://{site.client.host}:{site.proxy.address[1]}/"
+        done = run(["curl", "-sS", "--http2", "--cacert", site.pair.ca, "--connect-to", f"::127.0.0.1:{site.proxy.address[1]}",
+                    "-w", "%{http_version}", url + "a", url + "b"], {"PATH": "/usr/bin:/bin"})
+        assert done.returncode == 0 and done.stdout.count("}2") == 2, done
+
+    def test_answers_of_the_edge(self, site):
+        """Error answers pass as they are."""
+        with Visitor(site.proxy.address, "nobody.tnl.test", tls=site.pair.client()) as visitor:
+            response = visitor.request().response()
+            assert (response.status, response.text) == (502, "no active tunnel for this hostname")
+            assert response.fields.one("kavilo-error") == "no_tunnel"
+
+
+class Site:
+    def __init__(self, server, proxy, client, pair, endpoint, token):
+        self.server, self.proxy, self.client, self.pair = server, proxy, client, pair
+        self.endpoint, self.token = endpoint, token
+
+    def visitor(self):
+        """Someone at 127.0.0.2."""
+        return Visitor(self.proxy.address, self.client.host, tls=self.pair.client(), source=("127.0.0.2", 0))
+
+
+def test_networks_on_the_command_line(make_server):
+    for flag in ("--trusted-proxies", "--proxy-protocol-from"):
+        for value, why in (("10.0.0.1/8", "bits behind its prefix"), ("10.0.0.0/33", "from 0 to 32"), ("proxy.example", "neither"),
+                           ("127.0.0.1,", "neither")):
+            server = make_server(flag, value, start=False)
+            done = run([*server.argv, "--edge-listen", "127.0.0.1:0"], server.env)
+            assert done.returncode == 2 and why in done.stderr and flag in done.stderr, done

@@ -3,6 +3,7 @@ nginx and HAProxy in front of a server, with configurations as an operator write
 already, so that no port is guessed: nginx by its variable NGINX, HAProxy by `fd@`.
 """
 
+import getpass
 import pathlib
 import re
 import shutil
@@ -24,7 +25,7 @@ def missing(*files):
 def documented(page, heading, language):
     """The fenced block of that language below a heading of a page in docs/."""
     text = (ROOT / "docs" / page).read_text()
-    at = re.search(rf"^#+ {re.escape(heading)}$", text, re.MULTILINE)
+    at = re.search(rf"^##+ {re.escape(heading)}$", text, re.MULTILINE)
     assert at, f"docs/{page} has no heading {heading!r}"
     block = re.compile(rf"^```{language}\n(.*?)^```$", re.MULTILINE | re.DOTALL).search(text, at.end())
     assert block, f"docs/{page} has no {language} below {heading!r}"
@@ -65,15 +66,14 @@ class Front:
 
 
 def nginx(programs, folder, body, modules="", **how):
-    """`body` is a function of (host:port) that gives what stands in `http { }`, or in `stream { }` with the module."""
+    """`body` is a function of (host:port) that gives what stands in `http { }`, or in `stream { }` with the module. (A
+    process of its own, `master_process off`, would not accept on a socket that it was given.)"""
     kind = "stream" if modules else "http"
     private = "" if modules else "".join(
         f"{what}_temp_path {folder}/{what};\n" for what in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-    # nginx 1.22 does not accept on an inherited socket of a stream without a worker process.
-    process = "user root;\nworker_processes 1;" if modules else "master_process off;"
 
     def config(address, _):
-        return (f"{modules}\ndaemon off;\n{process}\npid {folder}/nginx.pid;\nevents {{ }}\n"
+        return (f"{modules}\ndaemon off;\nuser {getpass.getuser()};\nworker_processes 1;\npid {folder}/nginx.pid;\nevents {{ }}\n"
                 f"{kind} {{\naccess_log off;\n{private}{body(address)}\n}}\n")
 
     return Front(programs, "nginx", folder, config, **how)
