@@ -47,6 +47,15 @@ struct reset_message {
     char text[EXCHANGE_TEXT_LEN];
 };
 
+/* OPEN and OPENED are made with room for a RESET: each half keeps the one that brought it to life, and when it has to
+ * reset its peer, perhaps for want of memory, it needs no more. */
+union first_message {
+    struct exchange_message exchange;
+    struct open_message open;
+    struct opened_message opened;
+    struct reset_message reset;
+};
+
 /* ---- making and dropping --------------------------------------------------------------------------------------- */
 
 static void copy_text(char *out, size_t size, const char *text)
@@ -97,30 +106,28 @@ static void *make(enum exchange_kind kind, size_t size, void (*dropped)(struct m
     return m;
 }
 
-static void send_reset(struct address to, enum close_reason reason, const char *text)
+/* Sends `block`, whose content is done with, as a RESET. */
+static void send_reset(union first_message *block, struct address to, enum close_reason reason, const char *text)
 {
-    struct reset_message *m = make(EXCHANGE_RESET, sizeof(*m), drop);
-    if (!m)
-        return; /* without memory the peer's own deadline has to do */
-    m->reason = reason;
-    copy_text(m->text, sizeof(m->text), text);
+    struct reset_message *m = &block->reset;
+    char copy[EXCHANGE_TEXT_LEN]; /* the text may lie in the block */
+    copy_text(copy, sizeof(copy), text);
+    *m = (struct reset_message){.exchange = {.base.drop = drop, .kind = EXCHANGE_RESET, .size = sizeof(*block)},
+                                .reason = reason};
+    memcpy(m->text, copy, sizeof(m->text));
     message_send(to, &m->exchange.base);
 }
 
 /* Nobody lives at the address any more: whoever opened must not wait. */
 static void drop_open(struct message *message)
 {
-    struct open_message *m = (struct open_message *)message;
-    send_reset(m->from, REASON_NO_TUNNEL, "the tunnel has just gone");
-    head_free(m->open.head);
-    release(&m->exchange);
+    exchange_refuse(message, REASON_NO_TUNNEL, "the tunnel has just gone");
 }
 
 static void drop_opened(struct message *message)
 {
-    struct opened_message *m = (struct opened_message *)message;
-    send_reset(m->from, REASON_VISITOR_GONE, "the request was given up before it was taken");
-    release(&m->exchange);
+    union first_message *m = (union first_message *)message;
+    send_reset(m, m->opened.from, REASON_VISITOR_GONE, "the request was given up before it was taken");
 }
 
 /* ---- receiving ------------------------------------------------------------------------------------------------- */
@@ -150,9 +157,14 @@ static void drop_waiting(struct half *half)
 
 static void on_opened(struct half *half, struct opened_message *m)
 {
+    if (half->was_reset) { /* memory ran out while nobody could be told */
+        send_reset((union first_message *)m, m->from, REASON_INTERNAL, "no memory");
+        return;
+    }
     half->peer = m->from;
     half->credit += m->credit;
     memcpy(half->id, m->id, sizeof(half->id));
+    half->last_word = (union first_message *)m;
     send_waiting(half);
     if (half->events->opened)
         half->events->opened(half->owner);
@@ -165,7 +177,7 @@ static void receive(struct receiver *receiver, struct message *message)
     switch (m->kind) {
     case EXCHANGE_OPENED:
         on_opened(half, (struct opened_message *)m);
-        break;
+        return; /* the half keeps it */
     case EXCHANGE_HEAD:
         half->events->head(half->owner, m->head);
         break;
@@ -193,18 +205,39 @@ static void receive(struct receiver *receiver, struct message *message)
     release(m);
 }
 
+/* ---- want of memory -------------------------------------------------------------------------------------------- */
+
+/* The stream has a hole now and nothing may pass for complete: the peer is reset at once, the owner at the turn's end,
+ * unless it has closed the half by then. */
+static int fail_memory(struct half *half)
+{
+    union first_message *block = half->last_word;
+    half->last_word = NULL;
+    if (block)
+        send_reset(block, half->peer, REASON_INTERNAL, "no memory");
+    half->was_reset = true;
+    worker_flush_later(half->receiver.address.worker, &half->failing);
+    return KV_ENOMEM;
+}
+
+static void on_failing(struct flush_node *node)
+{
+    struct half *half = (struct half *)((char *)node - offsetof(struct half, failing));
+    half->events->reset(half->owner, REASON_INTERNAL, "no memory");
+}
+
 /* ---- opening --------------------------------------------------------------------------------------------------- */
 
 static int attach(struct half *half, struct worker *worker, const struct half_events *events, void *owner)
 {
-    *half = (struct half){.receiver.receive = receive, .events = events, .owner = owner};
+    *half = (struct half){.receiver.receive = receive, .events = events, .owner = owner, .failing.flush = on_failing};
     return receiver_attach(worker, &half->receiver);
 }
 
 int half_open(struct half *half, struct worker *worker, struct address to, struct exchange_open *open,
               const struct half_events *events, void *owner)
 {
-    struct open_message *m = make(EXCHANGE_OPEN, sizeof(*m), drop_open);
+    struct open_message *m = make(EXCHANGE_OPEN, sizeof(union first_message), drop_open);
     if (!m)
         return KV_ENOMEM;
     int error = attach(half, worker, events, owner);
@@ -235,7 +268,7 @@ int half_accept(struct half *half, struct worker *worker, struct message *open, 
                 const struct half_events *events, void *owner)
 {
     struct open_message *m = (struct open_message *)open;
-    struct opened_message *answer = make(EXCHANGE_OPENED, sizeof(*answer), drop_opened);
+    struct opened_message *answer = make(EXCHANGE_OPENED, sizeof(union first_message), drop_opened);
     if (!answer || attach(half, worker, events, owner) != KV_OK) {
         if (answer)
             release(&answer->exchange);
@@ -251,16 +284,15 @@ int half_accept(struct half *half, struct worker *worker, struct message *open, 
     memcpy(answer->id, m->open.id, sizeof(answer->id));
     message_send(half->peer, &answer->exchange.base);
     head_free(m->open.head);
-    release(&m->exchange);
+    half->last_word = (union first_message *)m;
     return KV_OK;
 }
 
 void exchange_refuse(struct message *open, enum close_reason reason, const char *text)
 {
-    struct open_message *m = (struct open_message *)open;
-    send_reset(m->from, reason, text);
-    head_free(m->open.head);
-    release(&m->exchange);
+    union first_message *m = (union first_message *)open;
+    head_free(m->open.open.head);
+    send_reset(m, m->open.from, reason, text);
 }
 
 /* ---- sending --------------------------------------------------------------------------------------------------- */
@@ -282,13 +314,6 @@ static void post(struct half *half, struct message *m)
 static bool can_send(const struct half *half)
 {
     return half_is_open(half) && !half->was_reset && !half->sent_end;
-}
-
-/* The stream has a hole now: nothing may pass for complete. */
-static int fail_memory(struct half *half)
-{
-    half_close(half, REASON_INTERNAL, "no memory");
-    return KV_ENOMEM;
 }
 
 int half_send_head(struct half *half, struct head *head)
@@ -358,8 +383,12 @@ void half_close(struct half *half, enum close_reason reason, const char *text)
 {
     if (!half_is_open(half))
         return;
-    if (!half_is_done(half) && !half->was_reset && address_is_set(half->peer))
-        send_reset(half->peer, reason, text);
+    if (!half_is_done(half) && !half->was_reset && half->last_word)
+        send_reset(half->last_word, half->peer, reason, text);
+    else if (half->last_word)
+        release(&half->last_word->exchange);
+    half->last_word = NULL;
+    worker_flush_cancel(half->receiver.address.worker, &half->failing);
     drop_waiting(half);
     receiver_detach(&half->receiver);
 }

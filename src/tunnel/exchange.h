@@ -15,6 +15,7 @@
  *
  * A half that is closed before both directions have ended resets its peer. Messages to a half that is gone vanish; an
  * OPEN or OPENED that finds nobody turns round as a RESET, so no half waits for ever.
+ * None of this takes memory.
  */
 #ifndef KV_TUNNEL_EXCHANGE_H
 #define KV_TUNNEL_EXCHANGE_H
@@ -50,6 +51,8 @@ struct half_events {
     void (*reset)(void *owner, enum close_reason reason, const char *text);
 };
 
+union first_message;
+
 /* Embedded in its owner; zeroed when unused. */
 struct half {
     struct receiver receiver;
@@ -57,6 +60,8 @@ struct half {
     const struct half_events *events;
     void *owner;
     struct message *waiting, *waiting_last; /* sent before OPENED */
+    union first_message *last_word;         /* what a reset is made of; set from OPENED on */
+    struct flush_node failing;              /* tells the owner that memory ran out */
     size_t credit;                          /* bytes that may be sent */
     bool sent_end, received_end;
     bool was_reset; /* by the peer: no reset goes back */
@@ -105,8 +110,9 @@ static inline size_t half_credit(const struct half *half)
     return half->credit;
 }
 
-/* Each takes ownership of what it is given, also on failure. A failure to find memory closes this half's peer with a
- * reset and is told to the caller: KV_ENOMEM. No-ops on a half that was reset or has ended. */
+/* Each takes ownership of what it is given, also on failure. Without memory the exchange is over: the
+ * peer gets a reset, the caller KV_ENOMEM, and the owner `reset` at the turn's end if he has not closed by then, so
+ * that nobody has to look at what comes back. No-ops on a half that was reset or has ended. */
 int half_send_head(struct half *half, struct head *head);
 int half_send_data(struct half *half, struct chunk *chunk); /* chunk->len <= half_credit() */
 int half_send_end(struct half *half, struct head *trailers);
