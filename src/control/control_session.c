@@ -257,8 +257,8 @@ static void open_stream(struct control_session *s)
              log_str("peer", s->entry.peer), log_str("version", s->entry.client_version));
 }
 
-/* Every worker routes to us now. */
-static void on_published(void *arg)
+/* Every worker routes to us now, or one of them has no memory for that. */
+static void on_published(void *arg, int error)
 {
     struct control_session *s = arg;
     s->waits_for_publication = false;
@@ -266,6 +266,10 @@ static void on_published(void *arg)
     if (s->state == SESSION_DONE) {
         s->free.free = free_session;
         worker_free_later(s->worker, &s->free);
+        return;
+    }
+    if (error) {
+        finish(s, GRPC_UNAVAILABLE, "the server has no memory left", REASON_INTERNAL);
         return;
     }
     s->watch = store_watch_start(s->control->settings.store, s->worker, &s->account, slice_of(s->entry.subdomain),

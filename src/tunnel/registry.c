@@ -45,9 +45,10 @@ struct copy_task {
 struct publication {
     struct registry *registry;
     char subdomain[LIMIT_LABEL_BYTES + 1];
-    atomic_uint left; /* workers that have not copied it yet */
+    atomic_uint left;   /* workers that have not copied it yet */
+    atomic_bool failed; /* one of them had no memory for it */
     struct worker *claimer;
-    void (*published)(void *arg); /* NULL for a release */
+    void (*published)(void *arg, int error); /* NULL for a release */
     void *arg;
     struct task done;
     struct copy_task copies[];
@@ -56,7 +57,7 @@ struct publication {
 static void run_done(struct task *task)
 {
     struct publication *p = (struct publication *)((char *)task - offsetof(struct publication, done));
-    p->published(p->arg);
+    p->published(p->arg, atomic_load_explicit(&p->failed, memory_order_relaxed) ? KV_ENOMEM : KV_OK);
     free(p);
 }
 
@@ -78,7 +79,8 @@ static void drop_copy(struct message *message)
         free(p);
 }
 
-static void set_route(struct route **table, const char *subdomain, const struct address *link)
+/* False without memory for it; removing needs none. */
+static bool set_route(struct route **table, const char *subdomain, const struct address *link)
 {
     struct route *route;
     HASH_FIND_STR(*table, subdomain, route);
@@ -87,20 +89,21 @@ static void set_route(struct route **table, const char *subdomain, const struct 
             HASH_DEL(*table, route);
             free(route);
         }
-        return;
+        return true;
     }
     if (!route) {
         route = calloc(1, sizeof(*route));
         if (!route)
-            return; /* this worker answers 502 for the name until its next update */
+            return false;
         memcpy(route->subdomain, subdomain, strlen(subdomain));
         HASH_ADD_STR(*table, subdomain, route);
         if (!route->hh.tbl) {
             free(route);
-            return;
+            return false;
         }
     }
     route->link = *link;
+    return true;
 }
 
 static void run_copy(struct task *task)
@@ -114,7 +117,8 @@ static void run_copy(struct task *task)
     if (entry)
         link = entry->session.link;
     pthread_mutex_unlock(&r->lock);
-    set_route(&r->copies[worker_index(worker_current())], p->subdomain, entry ? &link : NULL);
+    if (!set_route(&r->copies[worker_index(worker_current())], p->subdomain, entry ? &link : NULL))
+        atomic_store_explicit(&p->failed, true, memory_order_relaxed);
     if (!is_last(p))
         return;
     if (p->published)
@@ -213,7 +217,7 @@ static int decide(struct registry *r, const struct registry_session *session, bo
 }
 
 int registry_claim(struct registry *r, const struct registry_session *session, bool takeover,
-                   enum registry_verdict *verdict, void (*published)(void *arg), void *arg)
+                   enum registry_verdict *verdict, void (*published)(void *arg, int error), void *arg)
 {
     struct publication *p = publication_new(r, session->subdomain);
     if (!p)

@@ -61,11 +61,12 @@ void registry_free(struct registry *registry);
 /*
  * Claims session->subdomain. A holder of the same user with the same instance id is a ghost and is replaced; with
  * `takeover` any holder of the same user is; the old holder gets an eviction. When claimed, `published` runs once on
- * the calling worker after every worker knows; it must stay callable until then. 0 with *verdict, or KV_ENOMEM. Any
- * worker's thread.
+ * the calling worker after every worker knows, or with KV_ENOMEM if one of them has no memory for it: the claim stands
+ * and is to be released, because visitors of that worker would not find the tunnel. It must stay callable until then.
+ * 0 with *verdict, or KV_ENOMEM. Any worker's thread.
  */
 int registry_claim(struct registry *registry, const struct registry_session *session, bool takeover,
-                   enum registry_verdict *verdict, void (*published)(void *arg), void *arg);
+                   enum registry_verdict *verdict, void (*published)(void *arg, int error), void *arg);
 
 /* Gives a name back if this session still holds it. Any worker's thread. */
 void registry_release(struct registry *registry, const char *subdomain, const char *session);

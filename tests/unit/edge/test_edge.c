@@ -93,8 +93,9 @@ static void on_open(struct receiver *receiver, struct message *message)
     sem_post(&tunnel.opened);
 }
 
-static void on_published(void *arg)
+static void on_published(void *arg, int error)
 {
+    assert_int_equal(error, KV_OK);
     sem_post(arg);
 }
 

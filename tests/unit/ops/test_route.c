@@ -178,9 +178,10 @@ static void on_eviction(struct receiver *receiver, struct message *message)
     sem_post(&holder.evicted);
 }
 
-static void on_published(void *arg)
+static void on_published(void *arg, int error)
 {
     (void)arg;
+    assert_int_equal(error, KV_OK);
     sem_post(&holder.claimed);
 }
 

@@ -51,9 +51,10 @@ static void holder_init(struct holder *h, const char *name, const char *session,
     sem_init(&h->evicted, 0, 0);
 }
 
-static void on_published(void *arg)
+static void on_published(void *arg, int error)
 {
     struct holder *h = arg;
+    assert_int_equal(error, KV_OK);
     assert_false(h->published);
     h->published = true;
     sem_post(&h->done);
@@ -272,9 +273,10 @@ static atomic_int holders_now;
 
 static void race(struct task *task);
 
-static void on_won(void *arg)
+static void on_won(void *arg, int error)
 {
     struct racer *r = arg;
+    assert_int_equal(error, KV_OK);
     assert_int_equal(atomic_fetch_add(&holders_now, 1), 0); /* alone */
     r->won++;
     struct address link;
