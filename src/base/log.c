@@ -1,5 +1,5 @@
 /*
- * The log. A line is built on the caller's stack, capped, and handed to the kernel with one write(2), so lines of
+ * The log. A line is built on the caller's stack, capped, and handed to the kernel with one writev(2), so lines of
  * several threads never mix and nothing is allocated, locked or buffered.
  *
  *     2026-11-22T10:00:00.123Z info  tunnel up  session=abc name="x y"
@@ -23,22 +23,25 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
 enum {
-    LINE_MAX_BYTES = 4096,
+    LINE_MAX_BYTES = 4095,  /* and a line feed before it, behind a line that was cut */
     VALUE_MAX_BYTES = 1024, /* a longer value, the target of a request most likely, ends in "..." */
     TAIL_BYTES = 32,        /* kept free for a line's end: ,"truncated":"true"} and a line feed */
 };
-_Static_assert(LINE_MAX_BYTES <= PIPE_BUF, "a line is written whole or not at all");
+_Static_assert(LINE_MAX_BYTES < PIPE_BUF, "a line is written whole or not at all");
 
 static const char *const level_names[] = {"error", "warn", "info", "debug"};
 static const char *const format_names[] = {"text", "json"};
 
 static enum log_level configured_level = LOG_LEVEL_INFO;
 static enum log_format configured_format = LOG_FORMAT_TEXT;
+static atomic_uint_fast64_t untold_lines; /* lost, and not said so yet */
 static atomic_uint_fast64_t dropped_lines;
+static atomic_bool cut_line; /* a full disk took a line in part: the next one begins with a line feed */
 
 /* A line under construction. Once something did not fit, `full` stays set and nothing more is added. */
 struct line {
@@ -315,29 +318,33 @@ static void line_build(struct line *l, enum log_level level, const char *message
 static bool line_emit(const struct line *l)
 {
     struct pollfd err = {.fd = STDERR_FILENO, .events = POLLOUT};
-
-    if (poll(&err, 1, 0) <= 0 || !(err.revents & POLLOUT))
-        return false;
-    ssize_t written;
-    do
-        written = write(STDERR_FILENO, l->data, l->len);
-    while (written < 0 && errno == EINTR);
-    return written == (ssize_t)l->len;
+    bool after_cut = atomic_exchange_explicit(&cut_line, false, memory_order_relaxed);
+    char line_feed = '\n';
+    const struct iovec both[2] = {{&line_feed, after_cut ? 1 : 0}, {(char *)l->data, l->len}};
+    ssize_t written = 0;
+    bool has_room = poll(&err, 1, 0) > 0 && (err.revents & POLLOUT);
+    while (has_room && (written = writev(STDERR_FILENO, both, 2)) < 0 && errno == EINTR)
+        continue;
+    if (written == (ssize_t)(both[0].iov_len + l->len))
+        return true;
+    if (written > 0 || after_cut)
+        atomic_store_explicit(&cut_line, true, memory_order_relaxed);
+    return false;
 }
 
 /* Tells how many lines were lost before this one. True when there is nothing (more) to tell. */
 static bool report_dropped(void)
 {
     struct line l;
-    uint_fast64_t lost = atomic_exchange_explicit(&dropped_lines, 0, memory_order_relaxed);
+    uint_fast64_t lost = atomic_exchange_explicit(&untold_lines, 0, memory_order_relaxed);
 
     if (lost == 0)
         return true;
-    line_build(&l, LOG_LEVEL_WARN, "log lines were lost, their reader was too slow",
+    line_build(&l, LOG_LEVEL_WARN, "log lines were lost: standard error took no more",
                (const struct log_field[]){log_uint("lines", lost), {.key = 0}});
     if (line_emit(&l))
         return true;
-    atomic_fetch_add_explicit(&dropped_lines, lost, memory_order_relaxed);
+    atomic_fetch_add_explicit(&untold_lines, lost, memory_order_relaxed);
     return false;
 }
 
@@ -347,7 +354,14 @@ void log_write(enum log_level level, const char *message, const struct log_field
     struct line l;
 
     line_build(&l, level, message, fields);
-    if (!report_dropped() || !line_emit(&l))
+    if (!report_dropped() || !line_emit(&l)) {
+        atomic_fetch_add_explicit(&untold_lines, 1, memory_order_relaxed);
         atomic_fetch_add_explicit(&dropped_lines, 1, memory_order_relaxed);
+    }
     errno = saved;
+}
+
+uint64_t log_dropped(void)
+{
+    return atomic_load_explicit(&dropped_lines, memory_order_relaxed);
 }

@@ -1,6 +1,6 @@
 /*
  * The log: one line an event, as text for people or JSON for machines, on standard error. Lines are written whole with
- * one write(2); a blocked or full log never blocks the caller: what cannot be written is counted and said later.
+ * one writev(2); a blocked or full log never blocks the caller: what cannot be written is counted and said later.
  *
  * Every line says what happened, for whom, and what happens next. Fields carry what machines search for:
  *
@@ -70,6 +70,9 @@ bool log_enabled(enum log_level level);
 
 /* `fields` ends with a LOG_FIELD_END; the macros below add it. Control bytes in values are escaped. Any thread. */
 void log_write(enum log_level level, const char *message, const struct log_field *fields);
+
+/* Lines lost because standard error took none (a blocked pipe, a full disk), since the start. Any thread. */
+uint64_t log_dropped(void);
 
 #define log_at(level, message, ...)                                                                                    \
     do {                                                                                                               \

@@ -8,6 +8,7 @@
 #include <uv.h>
 
 #include "base/chunk.h"
+#include "base/log.h"
 #include "base/reason.h"
 #include "control/control.h"
 #include "edge/edge.h"
@@ -151,6 +152,8 @@ int ops_metrics(const struct ops *ops, struct buffer *out)
     write_memory(&m);
     gauge(&m, "kavilo_store_reachable", "1 if the accounts' database answered when it was last asked, otherwise 0.",
           store_thread_reachable(ops->settings.store));
+    counter(&m, "kavilo_log_lines_dropped_total",
+            "Log lines that standard error did not take: its reader is stuck or its disk is full.", log_dropped());
     gauge(&m, "kavilo_admin_connections", "Open connections of the admin listener.", ops_alive(ops));
     write_process(&m, ops);
     return m.error;

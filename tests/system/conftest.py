@@ -9,6 +9,7 @@ import pytest
 
 sys.path.insert(0, __file__.rpartition("/")[0])
 
+from harness import disk  # noqa: E402  pylint: disable=wrong-import-position
 from harness.netns import Namespaces  # noqa: E402  pylint: disable=wrong-import-position
 from harness.origin import Origin  # noqa: E402  pylint: disable=wrong-import-position
 from harness.process import Program  # noqa: E402  pylint: disable=wrong-import-position
@@ -227,3 +228,11 @@ def namespaces():
     made = Namespaces()
     yield made
     made.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """The folder of a file system of 1 MiB."""
+    disk.mount(tmp_path / "disk")
+    yield tmp_path / "disk"
+    disk.unmount(tmp_path / "disk")

@@ -3,9 +3,7 @@ The database goes away, in every way it does: killed, stopped, locked, full, rea
 told UNAVAILABLE and get in again by themselves afterwards, and what is stored stays whole.
 """
 
-import os
 import random
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -13,6 +11,7 @@ import time
 
 import pytest
 
+from harness.disk import fill
 from harness.http1 import Visitor
 from harness.settings import PACE, STEP, TUNNELD
 from harness.wait import wait_until
@@ -206,30 +205,6 @@ def test_locked_file(on_sqlite, tmp_path):
         other.close()
     scene.heals("new")
     scene.admin.check()
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 1 MiB."""
-    if os.getuid() != 0 or not shutil.which("mount"):
-        pytest.skip("only root can mount a small disk")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=0755", "kavilo", folder], capture_output=True,
-                             check=False)
-    if mounted.returncode != 0:
-        pytest.skip(f"no mount here: {mounted.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
-
-
-def fill(folder):
-    with open(folder / "filler", "wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-        except OSError:
-            pass
 
 
 @pytest.mark.patience(120 * PACE)

@@ -307,7 +307,7 @@ static void test_stopped_reader(void **state)
     log_info("back");
     char expected[160];
     char *second = logged();
-    snprintf(expected, sizeof(expected), " warn  log lines were lost, their reader was too slow  lines=%zu\n",
+    snprintf(expected, sizeof(expected), " warn  log lines were lost: standard error took no more  lines=%zu\n",
              LINES - kept);
     assert_memory_equal(second + TIME_LEN, expected, strlen(expected));
     assert_string_equal(second + strlen(second) - strlen(" info  back\n"), " info  back\n");
