@@ -10,6 +10,7 @@
  */
 #include "client/client.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -149,6 +150,15 @@ static void on_clock(struct deadline *deadline)
 
 /* ---- sessions -------------------------------------------------------------------------------------------------- */
 
+static bool write_whole(int fd, const char *bytes, size_t len)
+{
+    ssize_t written;
+    do
+        written = write(fd, bytes, len);
+    while (written < 0 && errno == EINTR);
+    return written == (ssize_t)len;
+}
+
 /* The three lines. Whoever started us may have stopped reading: what a pipe has no room for is not worth a stalled
  * tunnel (POLLOUT on a pipe means room for PIPE_BUF bytes, which is more than this). */
 static void announce(const struct client *c, struct slice public_url)
@@ -158,7 +168,7 @@ static void announce(const struct client *c, struct slice public_url)
     int len = snprintf(lines, sizeof(lines), "  kavilo-tunnel ready\n  public URL: %.*s\n  forwarding to: %s\n",
                        (int)public_url.len, public_url.data, c->options->forward.target.url.text);
     if (len < 0 || (size_t)len >= sizeof(lines) || poll(&out, 1, 0) != 1 || !(out.revents & POLLOUT) ||
-        write(STDOUT_FILENO, lines, (size_t)len) != len)
+        !write_whole(STDOUT_FILENO, lines, (size_t)len))
         log_warn("the public URL could not be written to standard output", log_slice("url", public_url));
 }
 

@@ -12,10 +12,12 @@
 #include <uv.h>
 
 #include "base/error.h"
+#include "io/listener.h"
 #include "io/resolve.h"
 #include "io/worker.h"
 
 #define STAGGER_MS 250 /* RFC 8305, 5: Connection Attempt Delay */
+#define STORY_LEN  256 /* four addresses or so: more make a log line no clearer */
 
 struct attempt {
     uv_poll_t poll;
@@ -36,6 +38,7 @@ struct dial {
     struct deadline stagger;
     struct free_node free;
     int last_errno;
+    char story[STORY_LEN]; /* "address: reason; address: reason", as far as it fits */
 };
 
 static void on_attempt_closed(uv_handle_t *handle)
@@ -85,15 +88,28 @@ static void finish(struct dial *d, int fd, const struct sockaddr *address, int e
 
 static void try_next(struct dial *d);
 
-/* An address did not work: the next one at once; after the last, the story is told. */
-static void attempt_failed(struct dial *d, int error_number)
+static void note_failure(struct dial *d, unsigned index, int error_number)
 {
+    char address[SOCKADDR_TEXT_LEN];
+    size_t len = strlen(d->story), room = sizeof(d->story) - len;
+    sockaddr_format(&d->answer.addresses[index].any, address);
+    int n = snprintf(d->story + len, room, "%s%s: %s", len > 0 ? "; " : "", address, strerror(error_number));
+    if (n < 0 || (size_t)n >= room)
+        d->story[len] = '\0';
+}
+
+/* An address did not work: the next one at once; after the last, the story is told. One address needs no name, it is
+ * the one that was asked for. */
+static void attempt_failed(struct dial *d, unsigned index, int error_number)
+{
+    note_failure(d, index, error_number);
     if (d->last_errno != ECONNREFUSED) /* somebody is there: that says more than "no route" to another address */
         d->last_errno = error_number;
     if (d->next < d->answer.count)
         try_next(d);
     else if (d->running == 0)
-        finish(d, -1, NULL, d->last_errno == ECONNREFUSED ? KV_EREFUSED : KV_EIO, strerror(d->last_errno));
+        finish(d, -1, NULL, d->last_errno == ECONNREFUSED ? KV_EREFUSED : KV_EIO,
+               d->answer.count > 1 ? d->story : strerror(d->last_errno));
 }
 
 static void on_writable(uv_poll_t *poll, int status, int events)
@@ -112,7 +128,7 @@ static void on_writable(uv_poll_t *poll, int status, int events)
     int fd = a->fd;
     end_attempt(a, error_number != 0);
     if (error_number)
-        attempt_failed(d, error_number);
+        attempt_failed(d, index, error_number);
     else
         finish(d, fd, &d->answer.addresses[index].any, KV_OK, NULL);
 }
@@ -130,7 +146,8 @@ static int start_attempt(struct dial *d, unsigned index)
         error_number = errno;
         goto fail;
     }
-    if (connect(a->fd, &address->any, resolve_address_len(address)) != 0 && errno != EINPROGRESS) {
+    /* Interrupted, it goes on by itself as well (POSIX, connect). */
+    if (connect(a->fd, &address->any, resolve_address_len(address)) != 0 && errno != EINPROGRESS && errno != EINTR) {
         error_number = errno;
         goto fail_socket;
     }
@@ -158,7 +175,7 @@ static void try_next(struct dial *d)
     unsigned index = d->next++;
     int error_number = start_attempt(d, index);
     if (error_number) {
-        attempt_failed(d, error_number);
+        attempt_failed(d, index, error_number);
         return;
     }
     if (d->next < d->answer.count)
