@@ -31,6 +31,7 @@
 #define LIMIT_READ_BYTES           (64 * 1024)   /* one read(2): a worker's scratch buffer */
 #define LIMIT_DATA_FRAME_BYTES     (16 * 1024)   /* one DataChunk, so that exchanges interleave finely */
 #define LIMIT_BUDGET_BYTES         (1024UL * 1024 * 1024) /* credit granted in the whole process; above: 503 */
+#define LIMIT_BUDGET_MIN_BYTES     (1024 * 1024)          /* --memory-budget: room for eight exchanges at least */
 
 /* TCP keepalive of every connection, in seconds: a dead peer of a silent one is known after 30 + 3 * 10 */
 #define LIMIT_KEEPALIVE_IDLE_S     30

@@ -14,7 +14,6 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #include "base/error.h"
 #include "base/limits.h"
@@ -22,6 +21,7 @@
 #include "client/session.h"
 #include "client/settings.h"
 #include "io/resolve.h"
+#include "io/socket.h"
 #include "io/tls.h"
 #include "io/worker.h"
 
@@ -122,16 +122,6 @@ static int run_client(struct process *p)
     return p->failed ? cli_failure("%s", p->sentence) : CLI_EXIT_OK;
 }
 
-/* Each request in flight has a connection of its own; the usual soft limit is lower than it needs to be. */
-static void raise_descriptor_limit(void)
-{
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max)
-        return;
-    limit.rlim_cur = limit.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &limit);
-}
-
 /* ---- settings -------------------------------------------------------------------------------------------------- */
 
 static int resolve_settings(const struct tunnel_run *run, struct settings *out)
@@ -217,7 +207,7 @@ int tunnel_run(void *settings)
     if (status != CLI_EXIT_OK)
         goto free_origin_tls;
 
-    raise_descriptor_limit();
+    socket_raise_limit();
     struct process process = {
         .options =
             {

@@ -22,10 +22,12 @@
 #include "control/control.h"
 #include "edge/edge.h"
 #include "io/listener.h"
+#include "io/socket.h"
 #include "io/tls.h"
 #include "io/worker.h"
 #include "ops/ops.h"
 #include "store/store_thread.h"
+#include "tunnel/budget.h"
 #include "tunnel/registry.h"
 
 #define POLL_MS        20   /* how often a draining server looks whether it is done */
@@ -377,6 +379,8 @@ int serve_run(void *settings)
     if (status != CLI_EXIT_OK)
         return status;
     log_configure(server.settings->log_level, server.settings->log_format);
+    socket_raise_limit();
+    budget_set((size_t)server.settings->memory_budget);
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGTERM);

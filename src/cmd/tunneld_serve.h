@@ -21,7 +21,7 @@ struct serve_settings {
     char public_scheme[8];
     unsigned long public_port;
     unsigned long max_concurrent;
-    unsigned long long max_request_body;
+    unsigned long long max_request_body, memory_budget;
     unsigned long grace_ms, answer_timeout_ms;
     unsigned long ping_ms, dead_ms; /* 0: not given */
     unsigned long workers;

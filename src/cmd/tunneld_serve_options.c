@@ -173,6 +173,17 @@ static int set_max_request_body(void *into, const char *value, char *error)
     return cli_set_bytes(&s->max_request_body, value, error);
 }
 
+static int set_memory_budget(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    int result = cli_set_bytes(&s->memory_budget, value, error);
+    if (result == KV_OK && s->memory_budget < LIMIT_BUDGET_MIN_BYTES) {
+        snprintf(error, CLI_ERROR_LEN, "has to be 1M at least");
+        return KV_EINVAL;
+    }
+    return result;
+}
+
 static int set_grace(void *into, const char *value, char *error)
 {
     struct serve_settings *s = into;
@@ -277,6 +288,8 @@ const struct cli_option serve_options[] = {
      .set = set_public_port},
     {"max-concurrent", "N", NULL, "requests in flight of one tunnel (256)", .set = set_max_concurrent},
     {"max-request-body-bytes", "BYTES", NULL, "larger request bodies get 413 (no limit)", .set = set_max_request_body},
+    {"memory-budget", "BYTES", NULL, "for bodies on their way; new requests get 503 when it is spent (1G)",
+     .set = set_memory_budget},
     {"response-timeout", "TIME", NULL, "from the end of a request to the head of its answer (120s)",
      .set = set_answer_timeout},
     {"grace", "TIME", NULL, "after SIGTERM, for what is in flight (30s)", .set = set_grace},
@@ -356,6 +369,8 @@ int serve_settle(struct serve_settings *s)
         return cli_usage_error("--redirect-listen leads to https, and visitors come by --public-scheme http");
     if (!s->has_max_request_body)
         s->max_request_body = UINT64_MAX;
+    if (!s->memory_budget)
+        s->memory_budget = LIMIT_BUDGET_BYTES;
     if (!s->max_concurrent)
         s->max_concurrent = LIMIT_CONCURRENT;
     if (!s->has_grace)

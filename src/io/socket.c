@@ -1,9 +1,10 @@
-/* Socket options, in one place for dialled and listening sockets. */
+/* Socket options, in one place for dialled and listening sockets, and the limit of descriptors. */
 #include "io/socket.h"
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #ifdef __linux__
 #include <linux/sockios.h>
@@ -44,4 +45,13 @@ size_t socket_unacknowledged(int fd)
     (void)fd;
     return 0;
 #endif
+}
+
+void socket_raise_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
 }

@@ -1,4 +1,4 @@
-/* What every TCP socket of the program is set to. */
+/* What every TCP socket of the program is set to, and how many there may be. */
 #ifndef KV_IO_SOCKET_H
 #define KV_IO_SOCKET_H
 
@@ -19,5 +19,9 @@ void socket_set_user_timeout(int fd, unsigned ms);
  * thread.
  */
 size_t socket_unacknowledged(int fd);
+
+/* Raises the process's soft limit of open descriptors to the hard one: a connection is one, and the usual soft limit of
+ * 1024 is meant for programs that use select(2). At the start, before descriptors are many. */
+void socket_raise_limit(void);
 
 #endif

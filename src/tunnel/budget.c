@@ -6,6 +6,12 @@
 #include "base/limits.h"
 
 static atomic_size_t used;
+static size_t budget = LIMIT_BUDGET_BYTES;
+
+void budget_set(size_t bytes)
+{
+    budget = bytes;
+}
 
 static bool take_below(size_t bytes, size_t bound)
 {
@@ -18,12 +24,12 @@ static bool take_below(size_t bytes, size_t bound)
 
 bool budget_take(size_t bytes)
 {
-    return take_below(bytes, LIMIT_BUDGET_BYTES);
+    return take_below(bytes, budget);
 }
 
 bool budget_grow(size_t bytes)
 {
-    return take_below(bytes, LIMIT_BUDGET_BYTES / 10 * 8);
+    return take_below(bytes, budget / 10 * 8);
 }
 
 void budget_give(size_t bytes)

@@ -1,12 +1,15 @@
 /*
  * The process's promise to take bytes: every window granted to an exchange is booked here, so that memory has one bound
- * for all tunnels together (LIMIT_BUDGET_BYTES). Any thread.
+ * for all tunnels together. Any thread.
  */
 #ifndef KV_TUNNEL_BUDGET_H
 #define KV_TUNNEL_BUDGET_H
 
 #include <stdbool.h>
 #include <stddef.h>
+
+/* The bound, LIMIT_BUDGET_BYTES unless told. Before other threads start. */
+void budget_set(size_t bytes);
 
 /* Books bytes for a new exchange; false when the budget is spent, and then nothing is booked. */
 bool budget_take(size_t bytes);
