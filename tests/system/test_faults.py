@@ -1,7 +1,6 @@
 """Something breaks: the local service, the visitor, the client, or whoever writes garbage. The truth is told, the rest
 goes on."""
 
-import os
 import random
 import socket
 import threading
@@ -379,60 +378,11 @@ def test_half_open_crowd(server, tunnel):
     wait_until(lambda: server.program.descriptors() < 100, what="their descriptors are free again")
 
 
-def test_out_of_descriptors(make_server, origin, make_client):
-    """A server with few descriptors: it stops accepting, serves on who is in, and recovers; it does not spin or die."""
-    server = make_server(wrap=["prlimit", "--nofile=96:96"])
-    user = server.user()
-    client = make_client(server, origin, user.token)
-    with server.visitor(client.host) as inside:
-        inside.request()
-        assert inside.response().content
-        crowd = []
-        for _ in range(150):
-            sock = socket.socket()
-            sock.setblocking(False)
-            sock.connect_ex(server.edge)
-            crowd.append(sock)
-        for _ in range(10):
-            inside.request()
-            assert inside.response().content
-        server.program.check()
-        for sock in crowd:
-            sock.close()
-        wait_until(lambda: _serves(server, client), 15 * PACE, "visitors are accepted again")
-        inside.request()
-        assert inside.response().content
-
-
-def _serves(server, client):
-    try:
-        return server.fetch(client.host, timeout=2 * PACE).status == 200
-    except (OSError, Broken):
-        return False
-
-
 def test_database_file_lost(server, tunnel):
     """The store goes away under a running server: live tunnels serve on."""
     server.database_file.unlink()
     for _ in range(5):
         assert server.fetch(tunnel.host).status == 200
-
-
-def test_log_that_nobody_reads(make_server, origin, make_client):
-    """Standard error is a pipe and its reader has stopped: requests go on."""
-    server = make_server()
-    user = server.user()
-    client = make_client(server, origin, user.token)
-    # The client's twin, whose log goes into a pipe that is never read.
-    reading, writing = os.pipe()
-    twin = make_client(server, origin, user.token, ready=True, wrap=["bash", "-c", f'exec "$@" 2>&{writing}', "bash"],
-                       pass_fds=(writing,))
-    os.close(writing)
-    for _ in range(400):
-        assert server.fetch(twin.host).status == 200
-    twin.program.check()
-    os.close(reading)
-    assert server.fetch(client.host).status == 200
 
 
 def test_visitors_during_reconnects(server, user, origin, make_client):

@@ -171,11 +171,12 @@ class Peer:
     """
 
     def __init__(self, server, token, name=None, features=None, initial_credit=None, instance_id=None, takeover=None,
-                 version="0.1.5", schema=protobuf.FULL, hello=True, endpoint=None, tls=None, auto_window=True):
+                 version="0.1.5", schema=protobuf.FULL, hello=True, endpoint=None, tls=None, auto_window=True,
+                 seconds=STEP):
         if tls is None and server is not None and server.tls:
             tls = server.tls.client(["h2"])
         self.schema = schema
-        self.link = Link.dial(endpoint or server.endpoint, tls=tls, auto_window=auto_window)
+        self.link = Link.dial(endpoint or server.endpoint, tls=tls, auto_window=auto_window, timeout=seconds)
         self.welcome = None
         if not hello:
             return
