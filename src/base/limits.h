@@ -24,12 +24,13 @@
 #define LIMIT_PROXY_HEADER_MS      5000 /* proxies send it with the first byte; their probes may not send it at all */
 
 /* Bodies and flow control (docs/FLOW-CONTROL.md has the arithmetic) */
-#define LIMIT_WINDOW_BYTES         (64 * 1024)   /* credit of one direction of an exchange at its start */
-#define LIMIT_WINDOW_MAX_BYTES     (1024 * 1024) /* where growth by round trips ends */
-#define LIMIT_OUTPUT_BYTES         (256 * 1024)  /* stop pulling new frames for a connection with so much unsent */
-#define LIMIT_OUTPUT_STOP_READING  (512 * 1024)  /* stop reading from it: PING and SETTINGS floods grow output */
-#define LIMIT_READ_BYTES           (64 * 1024)   /* one read(2): a worker's scratch buffer */
-#define LIMIT_DATA_FRAME_BYTES     (16 * 1024)   /* one DataChunk, so that exchanges interleave finely */
+#define LIMIT_WINDOW_BYTES         (64 * 1024)       /* credit of one direction of an exchange at its start */
+#define LIMIT_WINDOW_MAX_BYTES     (4 * 1024 * 1024) /* where growth by round trips ends: 40 MiB/s over 100 ms */
+#define LIMIT_GRANT_BYTES          (128 * 1024)      /* credit is given back in steps of half a window, or of this */
+#define LIMIT_OUTPUT_BYTES         (256 * 1024)      /* stop pulling new frames for a connection with so much unsent */
+#define LIMIT_OUTPUT_STOP_READING  (512 * 1024)      /* stop reading from it: PING and SETTINGS floods grow output */
+#define LIMIT_READ_BYTES           (64 * 1024)       /* one read(2): a worker's scratch buffer */
+#define LIMIT_DATA_FRAME_BYTES     (16 * 1024)       /* one DataChunk, so that exchanges interleave finely */
 #define LIMIT_BUDGET_BYTES         (1024UL * 1024 * 1024) /* credit granted in the whole process; above: 503 */
 #define LIMIT_BUDGET_MIN_BYTES     (1024 * 1024)          /* --memory-budget: room for eight exchanges at least */
 

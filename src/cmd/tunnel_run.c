@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/chunk.h"
 #include "base/error.h"
 #include "base/limits.h"
 #include "client/client.h"
@@ -24,6 +25,7 @@
 #include "io/socket.h"
 #include "io/tls.h"
 #include "io/worker.h"
+#include "tunnel/budget.h"
 
 #define STOP_MS     2000                     /* requests in flight after the first signal */
 #define PATIENCE_MS (LIMIT_LINGER_MS + 1000) /* for connections that say goodbye */
@@ -119,6 +121,7 @@ static int run_client(struct process *p)
     worker_run(p->worker, &p->start_task);
     wait_for_end(p, &signals);
     worker_group_stop(group, PATIENCE_MS);
+    log_debug("left over", log_uint("chunks", chunk_live_count()), log_uint("credit", budget_used()));
     return p->failed ? cli_failure("%s", p->sentence) : CLI_EXIT_OK;
 }
 

@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/chunk.h"
 #include "base/error.h"
 #include "control/control.h"
 #include "edge/edge.h"
@@ -400,5 +401,6 @@ int serve_run(void *settings)
         log_info("stopped");
     }
     tear_down(&server);
+    log_debug("left over", log_uint("chunks", chunk_live_count()), log_uint("credit", budget_used()));
     return status;
 }

@@ -38,7 +38,7 @@ struct link_exchange *link_exchange_new(struct link *link, uint64_t id)
     ex->link = link;
     ex->id = id;
     ex->window = ex->room = LIMIT_WINDOW_BYTES;
-    ex->granted_at = worker_now(link->worker);
+    ex->drained_since = worker_now(link->worker);
     link_legacy_init(ex);
     HASH_ADD(hh, link->exchanges, id, sizeof(ex->id), ex);
     if (!ex->hh.tbl) {

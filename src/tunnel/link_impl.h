@@ -80,7 +80,8 @@ struct link_exchange {
     bool upgraded;     /* a raw stream in both directions */
     size_t window;     /* what the peer may have on the way to us */
     size_t owed;       /* of it: has left here, not given back yet */
-    uint64_t granted_at;
+    size_t drained;    /* bytes that have left since drained_since */
+    uint64_t drained_since;
 
     /* a peer without credit */
     bool counted_body; /* in link->open_bodies */

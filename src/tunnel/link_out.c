@@ -258,8 +258,9 @@ static void grow_window(struct link_exchange *ex)
 {
     uint64_t now = worker_now(ex->link->worker);
     uint64_t trip = ex->link->round_trip ? ex->link->round_trip : 1;
-    bool fast = now - ex->granted_at <= 2 * trip;
-    ex->granted_at = now;
+    bool fast = now - ex->drained_since <= 2 * trip;
+    ex->drained_since = now;
+    ex->drained = 0;
     if (!fast || ex->window >= LIMIT_WINDOW_MAX_BYTES || !budget_grow(ex->window))
         return;
     ex->half.credit += ex->window;
@@ -267,7 +268,8 @@ static void grow_window(struct link_exchange *ex)
     ex->window *= 2;
 }
 
-/* Bytes that came from the peer have left this end: the peer may send as many more. */
+/* Bytes that came from the peer have left this end: the peer may send as many more. A large window is given back in
+ * smaller steps than its half, so that nearly all of it is on the way all the time. */
 static void on_half_credit(void *owner, size_t bytes)
 {
     struct link_exchange *ex = owner;
@@ -277,9 +279,11 @@ static void on_half_credit(void *owner, size_t bytes)
         return;
     }
     ex->owed += bytes;
-    if (ex->owed * 2 < ex->window || ex->in_ended)
+    ex->drained += bytes;
+    if ((ex->owed * 2 < ex->window && ex->owed < LIMIT_GRANT_BYTES) || ex->in_ended)
         return;
-    grow_window(ex);
+    if (ex->drained * 2 >= ex->window)
+        grow_window(ex);
     struct wire_message m = {.kind = WIRE_CREDIT, .request_id = ex->id, .credit = (uint32_t)ex->owed};
     ex->owed = 0;
     link_put(link, &m);

@@ -4,7 +4,10 @@ import ctypes
 import os
 import secrets
 import subprocess
+import sys
 import threading
+
+from . import delay
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNET = 0x40000000
@@ -86,6 +89,23 @@ class Namespaces:
             _ip("-n", one.name, "addr", "add", f"{one.address}/24", "dev", one.device)
             _ip("-n", one.name, "link", "set", one.device, "up")
         return left, right
+
+    def long_pair(self, programs, folder, seconds):
+        """Two hosts with a wire that takes so long one way; see delay.py."""
+        tag = f"{os.getpid()}{secrets.token_hex(3)}"
+        pair = [Namespace(f"kv{side}{tag}", "kv0", f"10.98.0.{i}") for i, side in enumerate("ab", 1)]
+        for one in pair:
+            _ip("netns", "add", one.name)
+            self.names.append(one.name)
+            _ip("-n", one.name, "link", "set", "lo", "up")
+        carrier = programs.start("delay", [sys.executable, delay.__file__, "kv0", str(seconds), *(n.name for n in pair)],
+                                 folder, dict(os.environ))
+        carrier.wait(lambda: "ready" in carrier.stdout(), what="both devices are there")
+        carrier.expected_to_end = True  # by SIGTERM
+        for one, other in (pair, pair[::-1]):
+            _ip("-n", one.name, "addr", "add", one.address, "peer", other.address, "dev", "kv0")
+            _ip("-n", one.name, "link", "set", "kv0", "mtu", str(delay.MTU), "txqueuelen", "10000", "up")
+        return pair
 
     def close(self):
         for name in self.names:

@@ -132,6 +132,9 @@ class Program:
                 self.process.kill()
                 self.process.wait()
                 wrong.append(f"{self.name} did not end within {15 * PACE} s of SIGTERM")
+        for line in self.log(message="left over"):
+            if line["chunks"] or line["credit"]:
+                wrong.append(f"{self.name} ended with {line['chunks']} chunks and {line['credit']} bytes of credit that nobody gave back")
         text = self.stderr()
         if SANITIZER_REPORT.search(text):
             at = SANITIZER_REPORT.search(text).start()
@@ -146,6 +149,11 @@ class Program:
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) * 1024
         raise Died(f"{self.name} has no memory any more")
+
+    def processor_seconds(self):
+        """Of all its threads so far."""
+        tasks = pathlib.Path(f"/proc/{self.pid}/task")
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks.iterdir()) / 1e9
 
     def descriptors(self):
         return len(os.listdir(f"/proc/{self.pid}/fd"))

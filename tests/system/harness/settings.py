@@ -33,3 +33,6 @@ PACE = 1 if not SANITIZER else 4
 STEP = 10 * PACE
 # A whole test: beyond it something hangs, and the alarm of conftest.py says where.
 TEST = 60 if not SANITIZER else 180
+
+# The sizes that flow control is promised for take minutes: `./dev bench --only flow` asks for them.
+FULL = os.environ.get("KAVILO_FLOW") == "full"
