@@ -54,6 +54,7 @@ struct control_session {
     struct store_watch *watch;
     struct store_account account;
     struct registry_session entry;
+    bool half_closed; /* by the client, while the store is asked */
     bool claimed;
     bool waits_for_publication; /* the registry will call back: the memory has to stay */
     unsigned tries;
@@ -170,8 +171,12 @@ static void on_stream_closed(void *user, uint32_t error_code)
 static void on_half_closed(void *user)
 {
     struct control_session *s = user;
-    finish(s, s->state == SESSION_OPEN ? GRPC_OK : GRPC_INVALID_ARGUMENT,
-           s->state == SESSION_OPEN ? "closed by the client" : "the stream ended before Hello", REASON_CLIENT_GONE);
+    if (s->state == SESSION_GREETING)
+        finish(s, GRPC_INVALID_ARGUMENT, "the stream ended before Hello", REASON_CLIENT_GONE);
+    else if (s->state == SESSION_ASKING)
+        s->half_closed = true; /* if its Hello is to be refused, it is still told why */
+    else
+        finish(s, GRPC_OK, "closed by the client", REASON_CLIENT_GONE);
 }
 
 /* ---- draining and evictions ------------------------------------------------------------------------------------ */
@@ -373,6 +378,10 @@ static void on_answer(void *arg, const struct store_answer *answer)
     s->job = NULL;
     if (answer->error) {
         refuse_answer(s, answer);
+        return;
+    }
+    if (s->half_closed) {
+        finish(s, GRPC_OK, "closed by the client", REASON_CLIENT_GONE);
         return;
     }
     s->account = answer->account;

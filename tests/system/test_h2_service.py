@@ -300,7 +300,7 @@ def plain_http(sock):
         source.to_end()
         return
     target = lines[0].split()[1]
-    sock.sendall(head_bytes(b"HTTP/1.1 200 OK", [("Content-Length", str(len(target)))]) + target)
+    sock.sendall(head_bytes(b"HTTP/1.1 200 OK", [("Content-Length", str(len(target))), ("Connection", "close")]) + target)
 
 
 def test_tls_chooses(shared_server, path, pair):

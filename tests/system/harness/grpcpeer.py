@@ -1,18 +1,24 @@
 """
-gRPC by python3-grpcio, which nobody here wrote, without generated code: messages are bytes. A service to stand behind a
-tunnel and channels to the edge.
+gRPC by libraries that nobody here wrote, without generated code: messages are bytes. By python3-grpcio a service to
+stand behind a tunnel and channels to the edge, by @grpc/grpc-js the same (grpc_peer.js).
 
     service = Service(tls=pair)      h2c:// or, with a pair, https:// with ALPN h2
     with channel(server, host) as calls:
         calls.unary("Echo")(b"hello")
 """
 
+import fcntl
+import json
+import pathlib
+import shutil
+import subprocess
 import threading
 from concurrent import futures
 
 import grpc
 
-from .settings import STEP
+from .settings import BIN, STEP
+from .wait import wait_until
 
 NAME = "kavilo.test.Peer"
 UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
@@ -26,13 +32,12 @@ class Service(grpc.GenericRpcHandler):
     Chat     n -> n    each message in upper case, at once
     Fail     unary     "code text": that status, before any message; trailing metadata x-why: because
     Break    1 -> n    one message, then status ABORTED
-    Hang     unary     answers when the call is over for somebody else
+    Hang     unary     no answer; `hanging` is set when it has begun, `cancelled` when it is over
     """
 
     def __init__(self, tls=None, workers=32):
         self.hanging = threading.Event()
         self.cancelled = threading.Event()
-        self.release = threading.Event()
         self.seen = []  # (method, invocation metadata as pairs)
         self.server = grpc.server(futures.ThreadPoolExecutor(workers), handlers=[self], options=UNLIMITED)
         if tls:
@@ -44,7 +49,6 @@ class Service(grpc.GenericRpcHandler):
         self.server.start()
 
     def close(self, grace=None):
-        self.release.set()
         self.server.stop(grace).wait(STEP)
 
     def service(self, details):
@@ -53,7 +57,7 @@ class Service(grpc.GenericRpcHandler):
         if not details.method.startswith(f"/{NAME}/"):
             return None
         if method in ("Count", "Break"):
-            return grpc.unary_stream_rpc_method_handler(getattr(self, method.lower()))
+            return grpc.unary_stream_rpc_method_handler(self.count if method == "Count" else self.break_off)
         if method == "Join":
             return grpc.stream_unary_rpc_method_handler(self.join)
         if method == "Chat":
@@ -92,18 +96,17 @@ class Service(grpc.GenericRpcHandler):
         context.abort(getattr(grpc.StatusCode, code), text)
 
     @staticmethod
-    def break_(_, context):
+    def break_off(_, context):
         yield b"one"
         context.abort(grpc.StatusCode.ABORTED, "broke off")
 
     def hang(self, request, context):
-        context.add_callback(self.cancelled.set)
+        over = threading.Event()
+        context.add_callback(over.set)
         self.hanging.set()
-        self.release.wait(STEP)
+        if over.wait(STEP):
+            self.cancelled.set()
         return request
-
-
-setattr(Service, "break", Service.break_)
 
 
 class Calls:
@@ -140,3 +143,65 @@ class Calls:
 
 def channel(server, host):
     return Calls(server.edge, host, server.tls)
+
+
+# ---- @grpc/grpc-js ----
+
+
+class NodePackage:
+    """@grpc/grpc-js from the npm registry, installed once a build folder, or the reason why there is none."""
+
+    folder = BIN / "test-node"
+
+    @classmethod
+    def unavailable(cls):
+        if not shutil.which("node"):
+            return "node is not installed"
+        cls.folder.mkdir(parents=True, exist_ok=True)
+        with open(cls.folder / "lock", "w", encoding="ascii") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if (cls.folder / "installed").exists():
+                return None
+            if not shutil.which("npm"):
+                return "npm is not installed"
+            try:
+                done = subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=0",
+                                       "--prefix", str(cls.folder), "@grpc/grpc-js@1"],
+                                      capture_output=True, text=True, timeout=40, stdin=subprocess.DEVNULL, check=False)
+            except subprocess.TimeoutExpired:
+                return "the npm registry does not answer"
+            if done.returncode != 0:
+                return f"npm cannot install @grpc/grpc-js: {done.stderr.strip()[-200:]}"
+            (cls.folder / "installed").touch()
+        return None
+
+
+class NodePeer:
+    """grpc_peer.js, running; `said` are the JSON lines so far."""
+
+    def __init__(self, *argv):
+        script = pathlib.Path(__file__).with_name("grpc_peer.js")
+        env = {"PATH": "/usr/bin:/bin", "NODE_PATH": str(NodePackage.folder / "node_modules")}
+        self.process = subprocess.Popen(["node", str(script), *map(str, argv)], env=env, stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.said, self.wrote = [], []
+        for stream, into in ((self.process.stdout, self.said), (self.process.stderr, self.wrote)):
+            threading.Thread(target=self._read, args=(stream, into), daemon=True).start()
+
+    def _read(self, stream, into):
+        for line in stream:
+            into.append(json.loads(line) if into is self.said else line)
+
+    def wait(self, key, **wanted):
+        """The first line that has this key, and these values."""
+        def found(line):
+            return key in line and all(line.get(k) == v for k, v in wanted.items())
+
+        return wait_until(lambda: next((line for line in self.said if found(line)), None), STEP * 2,
+                          f"{key} from node, which said {self.said} {''.join(self.wrote)[-500:]}")
+
+    def close(self):
+        self.process.stdin.close()
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(STEP)
