@@ -388,6 +388,15 @@ static int write_out(struct conn *c)
     return KV_OK;
 }
 
+void conn_offer_output(struct conn *c)
+{
+    uv_buf_t slices[WRITE_SLICES];
+    if (c->state == CONN_CLOSED || !c->has_handle || c->pending || !c->out.head)
+        return;
+    unsigned n = gather(&c->out, slices);
+    uv_try_write((uv_stream_t *)&c->tcp, slices, n);
+}
+
 /* Encrypts and writes in turns until nothing is left or the kernel takes no more. Errors as write_out. */
 static int send_output(struct conn *c)
 {

@@ -53,6 +53,8 @@ struct conn {
 
 /* Ends the connection and tells the owner. text may be NULL. */
 void conn_fail(struct conn *c, int error, const char *text);
+/* Offers what is queued to the kernel once, without a word about the outcome: the last words of one that is to fail. */
+void conn_offer_output(struct conn *c);
 /* Clear bytes for the owner, or for the floor while lingering. */
 void conn_deliver(struct conn *c, struct slice bytes);
 void conn_deliver_eof(struct conn *c);

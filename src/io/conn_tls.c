@@ -31,6 +31,7 @@ struct conn_tls {
     struct slice input;     /* ciphertext of the running call that OpenSSL has not taken */
     struct chain kept;      /* ciphertext from before a pause */
     struct chain plain;     /* clear output */
+    bool begun;             /* the peer has said something */
     bool handshaken;
     bool transport_ended;
     bool reading; /* conn_tls_read is running: it is not entered again from a callback */
@@ -124,7 +125,7 @@ void conn_tls_free(struct conn_tls *t)
     if (!t)
         return;
     conn_tls_free(t->under);
-    if (t->ssl && !t->handshaken)
+    if (t->begun && !t->handshaken)
         tls_count_handshake(t->ssl, false);
     SSL_free(t->ssl);
     chain_free(&t->kept);
@@ -136,6 +137,7 @@ static void fail_tls(struct conn *c, struct conn_tls *t, bool in_handshake)
 {
     char text[TLS_ERROR_LEN];
     tls_error_text(text, sizeof(text), t->ssl);
+    conn_offer_output(c); /* the alert, which tells the peer what is wrong (RFC 8446, 6.2) */
     conn_fail(c, in_handshake ? KV_ETLS : KV_ECLOSED, text);
 }
 
@@ -222,6 +224,7 @@ static void read_layer(struct conn *c, struct conn_tls *t, struct slice cipherte
     t->reading = true;
     t->conn = c;
     t->input = ciphertext;
+    t->begun = t->begun || ciphertext.len > 0;
     if (t->handshaken || advance_handshake(c, t) == KV_OK) {
         if (t->handshaken)
             read_records(c, t);

@@ -39,8 +39,7 @@ void tls_context_free(struct tls_context *context);
  */
 struct ssl_st *tls_new_ssl(struct tls_context *context, bool server, struct slice server_name);
 
-/* Counts a server's handshake: completed, or begun and given up. Does nothing for a client's, nor for one of which
- * nothing was ever said. */
+/* Counts a server's handshake: completed, or begun and given up. Does nothing for a client's. */
 void tls_count_handshake(struct ssl_st *ssl, bool completed);
 
 /* Why TLS failed, as one calm phrase ("certificate has expired"), from the verify result and this thread's OpenSSL

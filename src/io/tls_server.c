@@ -182,7 +182,7 @@ struct tls_context *tls_server_context(struct tls_server *server, const char *co
 void tls_count_handshake(struct ssl_st *ssl, bool completed)
 {
     struct tls_server *server = server_of(ssl);
-    if (!server || (!completed && SSL_in_before(ssl)))
+    if (!server)
         return;
     atomic_uint_fast64_t *counter = !completed                ? &server->failed
                                     : SSL_session_reused(ssl) ? &server->resumed

@@ -7,7 +7,8 @@ import ssl
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509 import ocsp
 from cryptography.x509.oid import NameOID
 
 
@@ -38,9 +39,10 @@ class Authority:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return builder.sign(self.key, hashes.SHA256())
 
-    def issue(self, label, *names, days=30):
-        """A pair for these DNS names or addresses; days < 0 makes one that has expired."""
-        key = ec.generate_private_key(ec.SECP256R1())
+    def issue(self, label, *names, days=30, rsa_key=False, folder=None, files=None):
+        """A pair for these DNS names or addresses, its chain with the authority; days < 0 makes one that has expired.
+        It is written to `folder` as the two `files`, which are called after the label otherwise."""
+        key = rsa.generate_private_key(65537, 2048) if rsa_key else ec.generate_private_key(ec.SECP256R1())
         alternatives = []
         for name in names:
             try:
@@ -49,14 +51,27 @@ class Authority:
                 alternatives.append(x509.DNSName(name))
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, label)])
         certificate = self._sign(subject, key, alternatives, days=days)
-        cert, pem = self.folder / f"{label}.pem", self.folder / f"{label}.key"
-        cert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        names_of_files = files or (f"{label}.pem", f"{label}.key")
+        cert, pem = (pathlib.Path(folder or self.folder) / name for name in names_of_files)
+        cert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM)
+                         + self.certificate.public_bytes(serialization.Encoding.PEM))
         pem.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
             )
         )
         return Pair(cert, pem, self.ca)
+
+    def ocsp(self, pair, hours=24):
+        """An OCSP response (DER) that says `good` of a pair's certificate until so many hours from now."""
+        now = datetime.datetime.utcnow()
+        certificate = x509.load_pem_x509_certificate(pair.cert.read_bytes())
+        builder = ocsp.OCSPResponseBuilder().add_response(
+            cert=certificate, issuer=self.certificate, algorithm=hashes.SHA1(), cert_status=ocsp.OCSPCertStatus.GOOD,
+            this_update=now - datetime.timedelta(days=2), next_update=now + datetime.timedelta(hours=hours),
+            revocation_time=None, revocation_reason=None)
+        response = builder.responder_id(ocsp.OCSPResponderEncoding.HASH, self.certificate).sign(self.key, hashes.SHA256())
+        return response.public_bytes(serialization.Encoding.DER)
 
 
 class Pair:
