@@ -77,6 +77,11 @@
 #define LIMIT_BACKOFF_FIRST_MS     1000
 #define LIMIT_BACKOFF_MAX_MS       60000
 #define LIMIT_GRACE_MS             30000 /* --grace: exchanges in flight after SIGTERM */
+#define LIMIT_LAST_CALL_MS         1000 /* a drain: for keep-alive connections to ask once more, and be told to close */
+#define LIMIT_DEAF_DRAIN_MS        5000 /* an upgrade: exchanges of a client that knows no Drain, whose visitors wait */
+#define LIMIT_ARRIVAL_MS           10000 /* after a take-over: for clients to come, and for visitors to wait for them */
+#define LIMIT_UPGRADE_MS           30000 /* for a successor to say that it is ready; a database may take its time */
+#define LIMIT_WAITING_VISITORS     4096  /* of one worker, waiting so; more are answered at once */
 #define LIMIT_ACCEPT_TURN          64  /* accepts in one loop turn, so that a storm does not starve live connections */
 #define LIMIT_ACCEPT_PAUSE_MS      100 /* after EMFILE */
 

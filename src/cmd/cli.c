@@ -18,8 +18,9 @@
 
 #define OPTIONS_MAX 64 /* bits of the set of options seen */
 
-/* Set once by cli_main, before any other thread exists: the sentences below have no other way to know it. */
+/* Set once by cli_main, before any other thread exists: who needs them has no other way to know. */
 static const char *program_name = "kavilo";
+static char **program_arguments;
 
 struct parse {
     const struct cli_command *command;
@@ -62,6 +63,11 @@ static int finish_output(void)
     if (fflush(stdout) != 0 || ferror(stdout))
         return cli_failure("cannot write to standard output");
     return CLI_EXIT_OK;
+}
+
+char **cli_arguments(void)
+{
+    return program_arguments;
 }
 
 bool cli_in_group(const char *name, const char *group)
@@ -285,6 +291,7 @@ static int unknown_command(const struct cli_command *commands, int count, char *
 int cli_main(const char *program, const char *summary, const struct cli_command *commands, int argc, char **argv)
 {
     program_name = program;
+    program_arguments = argv;
     int count = argc - 1;
     char **words = argv + 1;
     if (count <= 0) {

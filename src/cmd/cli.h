@@ -50,6 +50,9 @@ struct cli_command {
  * exit status. */
 int cli_main(const char *program, const char *summary, const struct cli_command *commands, int argc, char **argv);
 
+/* The command line that cli_main was given, NULL at its end. Valid until the process ends. */
+char **cli_arguments(void);
+
 /* One sentence on standard error, prefixed with the program's name; returns CLI_EXIT_USAGE for `return`. */
 int cli_usage_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* The same, returns CLI_EXIT_FAILED. */

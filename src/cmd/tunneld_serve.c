@@ -1,8 +1,12 @@
 /*
  * The server from start to end:
  *
- *     settings ── store open, migrated ── certificates ── ports bound ── workers ── listening ── signals
+ *     settings ── ports bound ── certificates ── store open, migrated ── workers ── listening ── signals
  *     SIGTERM ── stop accepting ── drain (--grace) ── stop ── admin listener closed ── everything freed in reverse
+ *     SIGUSR2 ── a successor starts, says that it is ready ── as SIGTERM, with its ports in the successor's hands
+ *
+ * A drain has two steps. First everybody is told: clients to open a session elsewhere, visitors that their connection's
+ * next answer is its last. A moment later (LIMIT_LAST_CALL_MS) idle connections close, and what is in flight finishes.
  *
  * Whatever can fail because of a setting is done before the first thread starts and the first visitor is answered:
  * nothing is half-started.
@@ -20,8 +24,11 @@
 
 #include "base/chunk.h"
 #include "base/error.h"
+#include "cmd/tunneld_ports.h"
+#include "cmd/tunneld_upgrade.h"
 #include "control/control.h"
 #include "edge/edge.h"
+#include "io/activation.h"
 #include "io/listener.h"
 #include "io/socket.h"
 #include "io/tls.h"
@@ -31,15 +38,15 @@
 #include "tunnel/budget.h"
 #include "tunnel/registry.h"
 
-#define POLL_MS        20   /* how often a draining server looks whether it is done */
-#define STOP_MS        3000 /* for connections to send their last words */
-#define LISTENER_KINDS 4
+#define POLL_MS 20   /* how often a draining server looks whether it is done, and another whether its successor is */
+#define STOP_MS 3000 /* for connections to send their last words */
 
-enum listener_kind {
-    LISTEN_EDGE,
-    LISTEN_CONTROL,
-    LISTEN_REDIRECT, /* if it was asked for */
-    LISTEN_ADMIN     /* last: it stays up while the others drain */
+enum {
+    PORT_EDGE,
+    PORT_CONTROL,
+    PORT_REDIRECT, /* if it was asked for */
+    PORT_ADMIN,    /* last: it stays up while the others drain */
+    PORTS
 };
 
 struct server {
@@ -48,15 +55,16 @@ struct server {
     struct tls_server *tls; /* this and the next: NULL without TLS */
     struct tls_context *edge_tls, *control_tls;
     struct tls_watch *tls_watch;
-    struct sockaddr_storage addresses[LISTENER_KINDS];
-    int *fds[LISTENER_KINDS]; /* one a worker; -1 once a listener owns it */
+    struct port ports[PORTS];
     struct worker_group *group;
     struct store_thread *store_thread;
     struct registry *registry;
     struct edge *edge;
     struct control *control;
     struct ops *ops;
-    struct listener **listeners[LISTENER_KINDS];
+    struct upgrade upgrade;
+    bool upgrade_wanted; /* and not begun */
+    int succession;      /* the channel to a predecessor until it has been succeeded; -1: there is none */
 };
 
 /* ---- work on every worker -------------------------------------------------------------------------------------- */
@@ -120,81 +128,75 @@ static void on_operator(void *arg, int fd)
 
 static void start_listeners(struct server *server, unsigned worker)
 {
-    static void (*const accepted[LISTENER_KINDS])(void *, int) = {
-        [LISTEN_EDGE] = on_visitor,
-        [LISTEN_CONTROL] = on_client,
-        [LISTEN_REDIRECT] = on_insecure_visitor,
-        [LISTEN_ADMIN] = on_operator,
-    };
-    for (int kind = 0; kind < LISTENER_KINDS; kind++) {
-        if (!server->fds[kind])
-            continue;
-        int fd = server->fds[kind][worker];
-        server->fds[kind][worker] = -1;
-        server->listeners[kind][worker] = listener_start(worker_current(), fd, accepted[kind], server);
-        if (!server->listeners[kind][worker])
-            log_error("a worker cannot listen: no memory", log_uint("worker", worker));
-    }
+    for (int i = 0; i < PORTS; i++)
+        port_listen(&server->ports[i], worker, (unsigned)server->settings->workers);
 }
 
-static void stop_listener(struct server *server, enum listener_kind kind, unsigned worker)
+static void stop_port(struct server *server, int port, unsigned worker)
 {
-    if (!server->listeners[kind])
-        return;
-    listener_stop(server->listeners[kind][worker]);
-    server->listeners[kind][worker] = NULL;
+    port_stop(&server->ports[port], worker, (unsigned)server->settings->workers);
 }
 
 static void stop_taking_work(struct server *server, unsigned worker)
 {
-    stop_listener(server, LISTEN_EDGE, worker);
-    stop_listener(server, LISTEN_CONTROL, worker);
-    stop_listener(server, LISTEN_REDIRECT, worker);
+    stop_port(server, PORT_EDGE, worker);
+    stop_port(server, PORT_CONTROL, worker);
+    stop_port(server, PORT_REDIRECT, worker);
 }
 
 static void stop_admin(struct server *server, unsigned worker)
 {
-    stop_listener(server, LISTEN_ADMIN, worker);
+    stop_port(server, PORT_ADMIN, worker);
 }
 
-static int bind_one(struct server *server, enum listener_kind kind, const char *flag, const char *text)
+/* What was handed over and is neither a port's nor a predecessor's has a name that nobody here knows. */
+static int refuse_unknown(const struct activation *given)
 {
-    unsigned count = (unsigned)server->settings->workers;
-    server->listeners[kind] = calloc(count, sizeof(struct listener *));
-    server->fds[kind] = malloc(count * sizeof(int));
-    if (!server->listeners[kind] || !server->fds[kind])
-        return cli_failure("no memory");
-    for (unsigned i = 0; i < count; i++)
-        server->fds[kind][i] = -1;
-    if (sockaddr_parse(slice_of(text), &server->addresses[kind]) != KV_OK)
-        return cli_usage_error("--%s '%s' is no address", flag, text);
-    if (listener_bind(&server->addresses[kind], server->fds[kind], count) != KV_OK)
-        return cli_usage_error("--%s %s: %s", flag, text, strerror(errno));
+    for (unsigned i = 0; i < given->count; i++)
+        if (given->given[i].fd >= 0)
+            return cli_usage_error("a socket named '%s' was handed over (FileDescriptorName= in a socket unit); the "
+                                   "names are edge, control, redirect and admin",
+                                   given->given[i].name);
     return CLI_EXIT_OK;
 }
 
-static int bind_all(struct server *server)
+static int open_ports(struct server *server)
 {
-    int status = bind_one(server, LISTEN_EDGE, "edge-listen", server->settings->edge);
+    const struct serve_settings *s = server->settings;
+    const struct port ports[PORTS] = {
+        [PORT_EDGE] = {.name = "edge", .text = s->edge, .accepted = on_visitor, .arg = server},
+        [PORT_CONTROL] = {.name = "control", .text = s->control, .accepted = on_client, .arg = server},
+        [PORT_REDIRECT] = {.name = "redirect", .text = s->redirect, .accepted = on_insecure_visitor, .arg = server},
+        [PORT_ADMIN] = {.name = "admin", .text = s->admin, .accepted = on_operator, .arg = server},
+    };
+    struct activation given;
+    char error[ACTIVATION_ERROR_LEN];
+    memcpy(server->ports, ports, sizeof(ports));
+    if (activation_take(&given, error) != KV_OK) {
+        activation_close(&given);
+        return cli_usage_error("%s", error);
+    }
+    int status = CLI_EXIT_OK;
+    server->succession = succession_take(&given);
+    for (int i = 0; status == CLI_EXIT_OK && i < PORTS; i++)
+        status = port_open(&server->ports[i], (unsigned)s->workers, &given);
     if (status == CLI_EXIT_OK)
-        status = bind_one(server, LISTEN_CONTROL, "control-listen", server->settings->control);
-    if (status == CLI_EXIT_OK && server->settings->redirect[0])
-        status = bind_one(server, LISTEN_REDIRECT, "redirect-listen", server->settings->redirect);
-    if (status == CLI_EXIT_OK)
-        status = bind_one(server, LISTEN_ADMIN, "admin-listen", server->settings->admin);
+        status = refuse_unknown(&given);
+    activation_close(&given);
     return status;
 }
 
 static void log_listening(const struct server *server)
 {
-    char texts[LISTENER_KINDS][SOCKADDR_TEXT_LEN] = {[LISTEN_REDIRECT] = "none"};
-    for (int kind = 0; kind < LISTENER_KINDS; kind++)
-        if (server->fds[kind])
-            sockaddr_format((const struct sockaddr *)&server->addresses[kind], texts[kind]);
-    log_info("listening", log_str("edge", texts[LISTEN_EDGE]), log_str("control", texts[LISTEN_CONTROL]),
-             log_str("redirect", texts[LISTEN_REDIRECT]), log_str("admin", texts[LISTEN_ADMIN]),
-             log_str("base_host", server->settings->base_host), log_str("tls", server->settings->tls_mode),
-             log_uint("workers", server->settings->workers), log_str("version", KV_VERSION));
+    char texts[PORTS][SOCKADDR_TEXT_LEN] = {[PORT_REDIRECT] = "none"};
+    for (int i = 0; i < PORTS; i++)
+        if (server->ports[i].count > 0)
+            sockaddr_format((const struct sockaddr *)&server->ports[i].address, texts[i]);
+    log_info("listening", log_str("edge", texts[PORT_EDGE]), log_str("control", texts[PORT_CONTROL]),
+             log_str("redirect", texts[PORT_REDIRECT]), log_str("admin", texts[PORT_ADMIN]),
+             log_uint("pid", (uint64_t)getpid()), log_str("base_host", server->settings->base_host),
+             log_str("tls", server->settings->tls_mode), log_uint("workers", server->settings->workers),
+             log_str("version", KV_VERSION));
     if (strcmp(server->settings->public_scheme, "https") == 0)
         log_info("all tunnels share one site for cookies unless the base host is on the Public Suffix List",
                  log_str("base_host", server->settings->base_host));
@@ -226,8 +228,19 @@ static uint16_t public_port(const struct server *server)
     bool https = strcmp(s->public_scheme, "https") == 0;
     unsigned long port = s->public_port;
     if (!port && (strcmp(s->tls_mode, "files") == 0 || !https))
-        port = sockaddr_port((const struct sockaddr *)&server->addresses[LISTEN_EDGE]);
+        port = sockaddr_port((const struct sockaddr *)&server->ports[PORT_EDGE].address);
     return port == (https ? 443 : 80) ? 0 : (uint16_t)port;
+}
+
+/* Where the ports were open before us, visitors may be first: they wait for their clients, whose names a predecessor
+ * tells us, or nobody. */
+static void await_clients(struct server *server)
+{
+    if (server->succession >= 0)
+        succession_take_over(server->succession, server->registry);
+    else if (server->ports[PORT_EDGE].inherited)
+        registry_expect_until(server->registry, LIMIT_ARRIVAL_MS, true);
+    server->succession = -1;
 }
 
 static int start(struct server *server)
@@ -249,6 +262,7 @@ static int start(struct server *server)
         .max_concurrent = (uint32_t)s->max_concurrent,
         .ping_ms = (unsigned)s->ping_ms,
         .dead_ms = (unsigned)s->dead_ms,
+        .grace_ms = s->grace_ms < UINT32_MAX ? (uint32_t)s->grace_ms : UINT32_MAX,
     };
     server->control = control_new(&control);
     const struct edge_settings edge = {
@@ -290,6 +304,7 @@ static int start(struct server *server)
     if (!server->store_thread || !server->registry || !server->edge || !server->control || !server->ops ||
         (server->tls && !server->tls_watch))
         return cli_failure("no memory");
+    await_clients(server);
     on_every_worker(server, start_listeners);
     ops_set_state(server->ops, OPS_SERVING);
     return CLI_EXIT_OK;
@@ -297,38 +312,73 @@ static int start(struct server *server)
 
 /* ---- the end --------------------------------------------------------------------------------------------------- */
 
+static size_t visitors(const struct server *server)
+{
+    return edge_alive(server->edge);
+}
+
 static size_t alive(const struct server *server)
 {
     return edge_alive(server->edge) + control_alive(server->control);
 }
 
-/* Waits until nothing is alive, at most this long. False when a signal came first or time ran out. */
-static bool wait_until_gone(const struct server *server, const sigset_t *signals, unsigned long patience_ms)
+enum wait_result {
+    WAIT_GONE,
+    WAIT_OVER,
+    WAIT_SIGNAL /* somebody does not want to wait any longer */
+};
+
+/* Waits until nothing is left, at most this long or until a signal that ends programs. */
+static enum wait_result wait_until_gone(const struct server *server, size_t (*left)(const struct server *server),
+                                        unsigned long patience_ms)
 {
     const struct timespec step = {.tv_nsec = POLL_MS * 1000000L};
+    sigset_t ending;
+    sigemptyset(&ending);
+    sigaddset(&ending, SIGINT);
+    sigaddset(&ending, SIGTERM);
     for (unsigned long waited = 0; waited < patience_ms; waited += POLL_MS) {
-        if (alive(server) == 0)
-            return true;
-        if (sigtimedwait(signals, NULL, &step) > 0)
-            return false;
+        if (left(server) == 0)
+            return WAIT_GONE;
+        if (sigtimedwait(&ending, NULL, &step) > 0)
+            return WAIT_SIGNAL;
     }
-    return alive(server) == 0;
+    return left(server) == 0 ? WAIT_GONE : WAIT_OVER;
 }
 
-static void drain(struct server *server, const sigset_t *signals)
+static enum wait_result wait_for_work(struct server *server, bool succeeded)
 {
-    ops_set_state(server->ops, OPS_DRAINING);
-    on_every_worker(server, stop_taking_work);
-    log_info("draining: no new requests, those in flight may finish", log_uint("grace_ms", server->settings->grace_ms),
-             log_uint("connections", alive(server)));
+    control_announce_drain(server->control, succeeded);
+    edge_announce_drain(server->edge);
+    enum wait_result result = wait_until_gone(server, visitors, LIMIT_LAST_CALL_MS);
+    if (result == WAIT_SIGNAL)
+        return result;
     control_drain(server->control);
     edge_drain(server->edge);
-    if (wait_until_gone(server, signals, server->settings->grace_ms))
+    return wait_until_gone(server, alive, server->settings->grace_ms);
+}
+
+/* With a successor, which is let go as soon as nobody accepts here; otherwise the admin listener stays to be asked. */
+static void drain(struct server *server)
+{
+    bool succeeded = server->upgrade.child != 0;
+    ops_set_state(server->ops, OPS_DRAINING);
+    on_every_worker(server, stop_taking_work);
+    if (succeeded)
+        on_every_worker(server, stop_admin);
+    for (int i = 0; i < PORTS; i++)
+        if (i != PORT_ADMIN || succeeded)
+            port_close(&server->ports[i]);
+    log_info("draining: no new requests, those in flight may finish", log_uint("grace_ms", server->settings->grace_ms),
+             log_uint("connections", alive(server)));
+    if (succeeded)
+        upgrade_hand_over(&server->upgrade, server->registry);
+    if (wait_for_work(server, succeeded) == WAIT_GONE)
         return;
     log_warn("ending with work in flight", log_uint("connections", alive(server)));
     edge_stop(server->edge);
     control_stop(server->control);
-    wait_until_gone(server, signals, STOP_MS);
+    wait_until_gone(server, alive, STOP_MS);
 }
 
 /* The last to go: it can be asked about the drain. Nothing of it runs when this returns, so the store may end. */
@@ -338,14 +388,63 @@ static void end_admin(struct server *server)
     on_every_worker(server, stop_admin);
 }
 
-static void serve_until_signal(struct server *server, const sigset_t *signals)
+/* ---- serving --------------------------------------------------------------------------------------------------- */
+
+/* The next signal; 0 when none came for a moment, which is how often an upgrade that is under way is looked after. */
+static int next_signal(const struct server *server, const sigset_t *signals)
 {
-    int signal_number = 0;
-    while (sigwait(signals, &signal_number) != 0 || signal_number == SIGHUP)
-        tls_watch_reload(server->tls_watch);
-    log_info("stopping", log_str("signal", strsignal(signal_number)));
-    drain(server, signals);
-    end_admin(server);
+    const struct timespec step = {.tv_nsec = POLL_MS * 1000000L};
+    int number = 0;
+    if (server->upgrade_wanted || server->upgrade.child)
+        number = sigtimedwait(signals, NULL, &step);
+    else
+        sigwait(signals, &number);
+    return number > 0 ? number : 0;
+}
+
+static void want_upgrade(struct server *server)
+{
+    if (server->upgrade_wanted || server->upgrade.child) {
+        log_warn("an upgrade is under way already");
+        return;
+    }
+    activation_notify("RELOADING=1");
+    server->upgrade_wanted = true;
+}
+
+/* True when a successor is ready. Visitors who wait here for a client of our own predecessor cannot be handed on, so an
+ * upgrade begins when these have come or are given up. */
+static bool go_on_with_upgrade(struct server *server, const sigset_t *mask)
+{
+    enum upgrade_state state = UPGRADE_STARTING;
+    if (server->upgrade.child) {
+        state = upgrade_poll(&server->upgrade);
+    } else if (server->upgrade_wanted && !registry_awaits_sessions(server->registry)) {
+        server->upgrade_wanted = false;
+        upgrade_start(&server->upgrade, server->ports, PORTS, mask);
+        state = server->upgrade.child ? UPGRADE_STARTING : UPGRADE_NONE;
+    }
+    if (state == UPGRADE_NONE)
+        activation_notify("READY=1");
+    return state == UPGRADE_READY;
+}
+
+/* Until a signal ends it or a successor is ready; `mask` is what signals were before, for the successor. */
+static void serve(struct server *server, const sigset_t *signals, const sigset_t *mask)
+{
+    do {
+        int number = next_signal(server, signals);
+        if (number == SIGTERM || number == SIGINT) {
+            upgrade_cancel(&server->upgrade);
+            activation_notify("STOPPING=1");
+            log_info("stopping", log_str("signal", strsignal(number)));
+            return;
+        }
+        if (number == SIGHUP)
+            tls_watch_reload(server->tls_watch);
+        if (number == SIGUSR2)
+            want_upgrade(server);
+    } while (!go_on_with_upgrade(server, mask));
 }
 
 /* In the reverse order of the start; legal at any stage of it. */
@@ -360,44 +459,49 @@ static void tear_down(struct server *server)
     if (server->group)
         registry_free(server->registry);
     store_close(server->store);
-    for (int kind = 0; kind < LISTENER_KINDS; kind++) {
-        for (unsigned i = 0; server->fds[kind] && i < server->settings->workers; i++)
-            if (server->fds[kind][i] >= 0)
-                close(server->fds[kind][i]);
-        free(server->fds[kind]);
-        free(server->listeners[kind]);
-    }
+    for (int i = 0; i < PORTS; i++)
+        port_close(&server->ports[i]);
+    if (server->succession >= 0)
+        close(server->succession); /* the predecessor serves on */
     tls_context_free(server->edge_tls);
     tls_context_free(server->control_tls);
     tls_server_free(server->tls);
 }
 
+static void block_signals(sigset_t *signals, sigset_t *before)
+{
+    static const int ours[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR2};
+    sigemptyset(signals);
+    for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++)
+        sigaddset(signals, ours[i]);
+    pthread_sigmask(SIG_BLOCK, signals, before); /* before any thread: all of them inherit it */
+}
+
 int serve_run(void *settings)
 {
-    struct server server = {.settings = settings};
-    sigset_t signals;
+    struct server server = {.settings = settings, .succession = -1};
+    sigset_t signals, before;
     int status = serve_settle(settings);
     if (status != CLI_EXIT_OK)
         return status;
     log_configure(server.settings->log_level, server.settings->log_format);
     socket_raise_limit();
     budget_set((size_t)server.settings->memory_budget);
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGHUP);
-    pthread_sigmask(SIG_BLOCK, &signals, NULL); /* before any thread: all of them inherit it */
+    block_signals(&signals, &before);
 
-    status = load_certificates(&server);
+    status = open_ports(&server);
     if (status == CLI_EXIT_OK)
-        status = bind_all(&server);
+        status = load_certificates(&server);
     if (status == CLI_EXIT_OK)
         status = admin_open(&server.settings->store, &server.store);
     if (status == CLI_EXIT_OK)
         status = start(&server);
     if (status == CLI_EXIT_OK) {
         log_listening(&server);
-        serve_until_signal(&server, &signals);
+        activation_notify("READY=1");
+        serve(&server, &signals, &before);
+        drain(&server);
+        end_admin(&server);
         log_info("stopped");
     }
     tear_down(&server);

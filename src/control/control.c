@@ -30,7 +30,8 @@ void control_free(struct control *control)
 struct order {
     struct task task;
     struct control *control;
-    bool stop;
+    enum control_drain drain;
+    bool succeeded;
 };
 
 static void drop_order(struct message *message)
@@ -43,33 +44,39 @@ static void run_order(struct task *task)
     struct order *order = (struct order *)task;
     struct control *control = order->control;
     struct control_local *local = control_local(control);
-    local->draining = true;
-    local->stopping = local->stopping || order->stop;
+    if (order->drain > local->drain)
+        local->drain = order->drain;
+    local->succeeded = local->succeeded || order->succeeded;
     free(order);
     control_conns_close_idle(control);
     control_sessions_apply(control);
 }
 
-static void give_order(struct control *control, bool stop)
+static void give_order(struct control *control, enum control_drain drain, bool succeeded)
 {
     for (unsigned i = 0; i < worker_count(control->settings.group); i++) {
         struct order *order = calloc(1, sizeof(*order));
         if (!order)
             return; /* the end of the process closes what is left */
-        *order = (struct order){.task.run = run_order, .control = control, .stop = stop};
+        *order = (struct order){.task.run = run_order, .control = control, .drain = drain, .succeeded = succeeded};
         order->task.message.drop = drop_order;
         worker_run(worker_at(control->settings.group, i), &order->task);
     }
 }
 
+void control_announce_drain(struct control *control, bool succeeded)
+{
+    give_order(control, CONTROL_ANNOUNCED, succeeded);
+}
+
 void control_drain(struct control *control)
 {
-    give_order(control, false);
+    give_order(control, CONTROL_DRAINING, false);
 }
 
 void control_stop(struct control *control)
 {
-    give_order(control, true);
+    give_order(control, CONTROL_STOPPING, false);
 }
 
 size_t control_alive(const struct control *control)

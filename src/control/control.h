@@ -35,6 +35,7 @@ struct control_settings {
     uint16_t public_port;      /* 0: the scheme's own */
     uint32_t max_concurrent;   /* exchanges of one tunnel */
     unsigned ping_ms, dead_ms; /* of its links (struct link_terms) */
+    uint32_t grace_ms;         /* how long a drain may last: what clients are told */
 };
 
 /* What it needs is borrowed and outlives it. NULL without memory. */
@@ -58,8 +59,11 @@ extern const struct h2_events control_stream_events;
 /* A PING that was sent on the stream's connection was answered. */
 void control_pong(void *user, uint64_t opaque);
 
-/* Tells every client to find another server (Drain), refuses new exchanges, and ends each session when its last
- * exchange has. Any thread; returns at once. */
+/* Tells every client that knows Drain to open a session elsewhere, and takes no new session. Links go on serving, for
+ * visitors' connections that are still here. With `succeeded` another process has the ports, so clients that know no
+ * Drain will not be waited for long. Any thread; returns at once. */
+void control_announce_drain(struct control *control, bool succeeded);
+/* Refuses new exchanges, and ends each session when its last exchange has. Any thread; returns at once. */
 void control_drain(struct control *control);
 /* Ends every session and connection now, with UNAVAILABLE. Any thread; returns at once. */
 void control_stop(struct control *control);

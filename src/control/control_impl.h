@@ -14,11 +14,20 @@
 struct control_session;
 struct control_conn;
 
+/* How far a drain has come; it only ever goes on. */
+enum control_drain {
+    CONTROL_SERVING,
+    CONTROL_ANNOUNCED, /* clients are sent elsewhere, links still take exchanges */
+    CONTROL_DRAINING,  /* no new exchanges; each session ends with its last one */
+    CONTROL_STOPPING,  /* they end now */
+};
+
 /* What one worker has of it; touched by that worker alone. */
 struct control_local {
     struct control_conn *conns;       /* of the control port */
     struct control_session *sessions; /* of any port */
-    bool draining, stopping;
+    enum control_drain drain;
+    bool succeeded; /* another process has the ports now */
 };
 
 struct control {
@@ -43,7 +52,7 @@ void control_conns_close_idle(struct control *control);
 
 #define LINK_WINDOW_BYTES (16 * 1024 * 1024) /* exchanges are limited by credit; this only has to be out of the way */
 
-/* Applies draining or stopping to the calling worker's sessions. */
+/* Applies the calling worker's state to its sessions. */
 void control_sessions_apply(struct control *control);
 
 #endif

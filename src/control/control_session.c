@@ -181,22 +181,57 @@ static void on_half_closed(void *user)
 
 /* ---- draining and evictions ------------------------------------------------------------------------------------ */
 
+static void end_for_shutdown(struct control_session *s)
+{
+    finish(s, GRPC_UNAVAILABLE, "the server is shutting down", REASON_DRAINING);
+}
+
+/* Sends the client elsewhere. Visitors' connections that are still here go on asking this link. */
+static void announce_drain(struct control_session *s)
+{
+    if (s->state != SESSION_OPEN)
+        end_for_shutdown(s);
+    else if (s->features & FEATURE_DRAIN)
+        link_send(s->link, &(struct wire_message){.kind = WIRE_DRAIN, .drain_grace_ms = s->control->settings.grace_ms});
+}
+
+/* No visitor's connection asks for anything new. A client that knows no Drain comes over only when its session ends,
+ * and when there is a successor, its visitors wait there: what is in flight gets a moment, not the whole grace period.
+ */
 static void drain(struct control_session *s)
 {
-    if (s->state != SESSION_OPEN) {
-        finish(s, GRPC_UNAVAILABLE, "the server is shutting down", REASON_DRAINING);
-        return;
-    }
+    bool deaf = !(s->features & FEATURE_DRAIN);
     link_drain(s->link);
-    if (s->features & FEATURE_DRAIN)
-        link_send(s->link, &(struct wire_message){.kind = WIRE_DRAIN, .drain_grace_ms = LIMIT_GRACE_MS});
     if (link_exchanges(s->link) == 0)
-        finish(s, GRPC_UNAVAILABLE, "the server is shutting down", REASON_DRAINING);
+        end_for_shutdown(s);
+    else if (deaf && control_local(s->control)->succeeded)
+        deadline_arm(s->worker, &s->deadline, LIMIT_DEAF_DRAIN_MS);
+}
+
+/* As far as the worker's drain has come. */
+static void apply_drain(struct control_session *s)
+{
+    switch (control_local(s->control)->drain) {
+    case CONTROL_SERVING:
+        break;
+    case CONTROL_ANNOUNCED:
+        announce_drain(s);
+        break;
+    case CONTROL_DRAINING:
+        if (s->state == SESSION_OPEN)
+            drain(s);
+        else
+            end_for_shutdown(s);
+        break;
+    case CONTROL_STOPPING:
+        end_for_shutdown(s);
+        break;
+    }
 }
 
 static void on_link_idle(void *owner)
 {
-    finish(owner, GRPC_UNAVAILABLE, "the server is shutting down", REASON_DRAINING);
+    end_for_shutdown(owner);
 }
 
 static void on_evicted(struct receiver *receiver, struct message *message)
@@ -285,8 +320,7 @@ static void on_published(void *arg, int error)
     }
     s->state = SESSION_OPEN;
     open_stream(s);
-    if (control_local(s->control)->draining)
-        drain(s);
+    apply_drain(s);
 }
 
 /* ---- claiming -------------------------------------------------------------------------------------------------- */
@@ -387,7 +421,9 @@ static void on_answer(void *arg, const struct store_answer *answer)
     s->account = answer->account;
     copy(s->entry.user_id, sizeof(s->entry.user_id), answer->account.user_id);
     copy(s->entry.email, sizeof(s->entry.email), answer->account.email);
-    copy(s->entry.subdomain, sizeof(s->entry.subdomain), answer->subdomain);
+    if (s->named || s->tries > 0 ||
+        !registry_expected_name(s->control->settings.registry, &s->entry, s->entry.subdomain))
+        copy(s->entry.subdomain, sizeof(s->entry.subdomain), answer->subdomain);
     claim(s);
 }
 
@@ -457,7 +493,10 @@ static void on_expired(struct deadline *deadline)
 {
     struct control_session *s =
         (struct control_session *)((char *)deadline - offsetof(struct control_session, deadline));
-    finish(s, GRPC_DEADLINE_EXCEEDED, "no Hello within 10 seconds", REASON_CLIENT_TIMEOUT);
+    if (s->state == SESSION_OPEN)
+        end_for_shutdown(s);
+    else
+        finish(s, GRPC_DEADLINE_EXCEEDED, "no Hello within 10 seconds", REASON_CLIENT_TIMEOUT);
 }
 
 static const struct link_events link_events = {
@@ -480,7 +519,7 @@ static bool is_refused(struct control *control, struct h2_stream *stream, const 
     if (!slice_equals(head->method, SLICE("POST")) ||
         !slice_equals(head->target, SLICE("/kavilo.tunnel.v1.Tunnel/Open")))
         refuse(stream, GRPC_UNIMPLEMENTED, "this server knows /kavilo.tunnel.v1.Tunnel/Open only", NULL);
-    else if (control_local(control)->draining)
+    else if (control_local(control)->drain != CONTROL_SERVING)
         refuse(stream, GRPC_UNAVAILABLE, "the server is shutting down", NULL);
     else
         return false;
@@ -558,10 +597,6 @@ void control_sessions_apply(struct control *control)
 {
     struct control_local *local = control_local(control);
     struct control_session *s, *next;
-    DL_FOREACH_SAFE (local->sessions, s, next) {
-        if (local->stopping)
-            finish(s, GRPC_UNAVAILABLE, "the server is shutting down", REASON_DRAINING);
-        else
-            drain(s);
-    }
+    DL_FOREACH_SAFE (local->sessions, s, next)
+        apply_drain(s);
 }

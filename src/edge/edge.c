@@ -38,10 +38,17 @@ void edge_free(struct edge *edge)
 
 /* ---- draining -------------------------------------------------------------------------------------------------- */
 
+/* How far a drain has come. */
+enum edge_drain {
+    EDGE_LAST_CALL, /* each connection's next request is its last */
+    EDGE_DRAIN,     /* idle ones close, the others after their answer */
+    EDGE_STOP,
+};
+
 struct order {
     struct task task;
     struct edge *edge;
-    bool now;
+    enum edge_drain drain;
 };
 
 static void drop_order(struct message *message)
@@ -49,14 +56,16 @@ static void drop_order(struct message *message)
     free(message);
 }
 
-static void run_order(struct task *task)
+/* HTTP/1 says it with the next answer, which looks at local->draining; HTTP/2 has a frame for it. */
+static void call_last(struct edge_local *local)
 {
-    struct order *order = (struct order *)task;
-    struct edge *edge = order->edge;
-    bool now = order->now;
+    for (struct edge_h2 *h2 = local->h2_conns; h2; h2 = edge_h2_next(h2))
+        edge_h2_last_call(h2);
+}
+
+static void drain_all(struct edge *edge, bool now)
+{
     struct edge_local *local = edge_local(edge);
-    free(order);
-    local->draining = true;
     edge_newcomers_close(edge);
     edge_redirects_close(edge);
     struct edge_h1 *next_h1;
@@ -71,26 +80,44 @@ static void run_order(struct task *task)
     }
 }
 
-static void give_order(struct edge *edge, bool now)
+static void run_order(struct task *task)
+{
+    struct order *order = (struct order *)task;
+    struct edge *edge = order->edge;
+    enum edge_drain drain = order->drain;
+    free(order);
+    edge_local(edge)->draining = true;
+    if (drain == EDGE_LAST_CALL)
+        call_last(edge_local(edge));
+    else
+        drain_all(edge, drain == EDGE_STOP);
+}
+
+static void give_order(struct edge *edge, enum edge_drain drain)
 {
     for (unsigned i = 0; i < edge->count; i++) {
         struct order *order = calloc(1, sizeof(*order));
         if (!order)
             return; /* the end of the process closes what is left */
-        *order = (struct order){.task.run = run_order, .edge = edge, .now = now};
+        *order = (struct order){.task.run = run_order, .edge = edge, .drain = drain};
         order->task.message.drop = drop_order;
         worker_run(worker_at(edge->settings.group, i), &order->task);
     }
 }
 
+void edge_announce_drain(struct edge *edge)
+{
+    give_order(edge, EDGE_LAST_CALL);
+}
+
 void edge_drain(struct edge *edge)
 {
-    give_order(edge, false);
+    give_order(edge, EDGE_DRAIN);
 }
 
 void edge_stop(struct edge *edge)
 {
-    give_order(edge, true);
+    give_order(edge, EDGE_STOP);
 }
 
 void edge_request_id(struct edge *edge, char out[EXCHANGE_ID_LEN])
@@ -116,6 +143,7 @@ void edge_count(const struct edge *edge, struct edge_counts *out)
     for (unsigned i = 0; i < edge->count; i++) {
         const struct edge_local *local = &edge->locals[i];
         out->requests += atomic_load_explicit(&local->requests, memory_order_relaxed);
+        out->waited += atomic_load_explicit(&local->waited, memory_order_relaxed);
         out->body_limit_exceeded += atomic_load_explicit(&local->body_limit_exceeded, memory_order_relaxed);
         out->proxy_headers_refused += atomic_load_explicit(&local->proxy_headers_refused, memory_order_relaxed);
         for (unsigned status = 0; status < EDGE_STATUS_MAX; status++)

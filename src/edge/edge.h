@@ -63,6 +63,9 @@ void edge_accept(struct edge *edge, int fd);
 /* The same for a visitor in the clear who is to come back over https. */
 void edge_accept_redirect(struct edge *edge, int fd);
 
+/* Each connection's next request is its last: a client that keeps connections alive hears it with an answer, instead of
+ * finding a connection closed while it sends. Any thread; returns at once. */
+void edge_announce_drain(struct edge *edge);
 /* Closes idle connections and lets the others close after their answer. Any thread; returns at once. */
 void edge_drain(struct edge *edge);
 /* Closes everything now. Any thread; returns at once. */
@@ -79,6 +82,7 @@ struct edge_counts {
     uint64_t responses[EDGE_STATUS_MAX]; /* by status code */
     uint64_t body_limit_exceeded;
     uint64_t proxy_headers_refused; /* connections that did not begin with the PROXY header they owed */
+    uint64_t waited;                /* requests that had to wait for their tunnel to come over */
 };
 
 /* Sums what the workers counted. Any thread. */

@@ -2,9 +2,11 @@
  * What every visitor's request goes through, whichever HTTP it came in: counted, routed by its host, held against the
  * limits, dressed for the tunnel and opened as an exchange. And what every answer gets on its way back.
  */
+#include <openssl/evp.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "base/random.h"
 #include "edge/edge_impl.h"
 #include "http/forward.h"
 #include "io/conn.h"
@@ -106,4 +108,21 @@ int edge_add_hsts(const struct edge *edge, struct head **head)
     head_free(*head);
     *head = dressed;
     return KV_OK;
+}
+
+struct head *edge_make_upgrade(const struct head *head)
+{
+    struct head *upgrade = head_copy(head, 1, 64);
+    unsigned char nonce[16];
+    char key[32];
+    if (!upgrade)
+        return NULL;
+    upgrade->method = SLICE("GET");
+    head_remove(upgrade, SLICE("sec-websocket-key"));
+    if (slice_equals_nocase(head->protocol, SLICE("websocket"))) {
+        random_bytes(nonce, sizeof(nonce));
+        int len = EVP_EncodeBlock((unsigned char *)key, nonce, sizeof(nonce));
+        head_add(upgrade, SLICE("sec-websocket-key"), (struct slice){key, (size_t)len});
+    }
+    return upgrade;
 }

@@ -56,6 +56,7 @@ static void dispose(struct edge_h1 *h1, enum close_reason reason, const char *te
     struct edge_local *local = edge_local(h1->edge);
     h1->closing = true;
     edge_h1_end_exchange(h1, reason, text);
+    edge_wait_cancel(h1->edge, &h1->waiter);
     deadline_cancel(&h1->reading);
     deadline_cancel(&h1->writing);
     DL_DELETE(local->h1_conns, h1);
@@ -260,11 +261,17 @@ static void begin_exchange(struct edge_h1 *h1, const struct http1_message *m)
         deadline_arm(edge_h1_worker(h1), &h1->reading, LIMIT_PROGRESS_MS);
 }
 
-/* False when the head is not complete or the connection ended. */
+/* The tunnel has come, or will not: the head, which lies in the input still, is read again. */
+static void on_arrival(struct edge_waiter *waiter)
+{
+    edge_h1_resume((struct edge_h1 *)((char *)waiter - offsetof(struct edge_h1, waiter)));
+}
+
+/* False when the head is not complete or has to wait, or the connection ended. */
 static bool take_head(struct edge_h1 *h1, struct slice *input)
 {
     struct http1_message m;
-    if (input->len == 0)
+    if (input->len == 0 || edge_waits(&h1->waiter))
         return false;
     ssize_t n = http1_parse_request(*input, &h1->scanned, &m);
     if (n == 0) {
@@ -278,6 +285,10 @@ static bool take_head(struct edge_h1 *h1, struct slice *input)
         edge_counter_add(&edge_local(h1->edge)->requests, 1);
         answer_error(h1, m.reason, EDGE_TEXT, false, false, false, NULL);
         edge_h1_close(h1, m.reason, m.error);
+        return false;
+    }
+    if (edge_wait(h1->edge, &h1->waiter, m.head.authority)) {
+        deadline_arm(edge_h1_worker(h1), &h1->reading, LIMIT_ARRIVAL_MS + LIMIT_HEAD_MS);
         return false;
     }
     begin_exchange(h1, &m);
@@ -485,6 +496,7 @@ void edge_h1_start(struct edge *edge, struct conn *conn, struct slice first)
     h1->input.limit = INPUT_MAX;
     h1->reading.expired = on_reading_expired;
     h1->writing.expired = on_writing_expired;
+    h1->waiter.again = on_arrival;
     conn_set_owner(conn, &conn_events, h1);
     DL_APPEND(local->h1_conns, h1);
     atomic_fetch_add_explicit(&local->alive, 1, memory_order_relaxed);

@@ -8,7 +8,6 @@
  * back as bytes leave for the tunnel. Answer bytes wait in the stream's output; room goes back to the tunnel when the
  * connection has taken them.
  */
-#include <openssl/evp.h>
 #include <stdlib.h>
 #include <utlist.h>
 
@@ -16,7 +15,6 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/pool.h"
-#include "base/random.h"
 #include "edge/edge_impl.h"
 #include "http/forward.h"
 #include "http/h2_conn.h"
@@ -46,8 +44,11 @@ struct edge_h2 {
 struct edge_stream {
     struct half half;
     struct edge_h2 *h2;
-    struct h2_stream *stream; /* NULL when it is gone */
-    struct chain pending;     /* body bytes the tunnel has no room for */
+    struct h2_stream *stream;    /* NULL when it is gone */
+    struct edge_waiter waiter;   /* for a tunnel that is expected */
+    struct edge_request waiting; /* the request, while it waits; its head is the next */
+    struct head *waiting_head;
+    struct chain pending; /* body bytes the tunnel has no room for */
     struct head *trailers;
     uint64_t body_bytes;
     bool body_ended; /* by the visitor */
@@ -76,6 +77,7 @@ static void free_stream(struct free_node *node)
     chain_free(&s->pending);
     head_free(s->trailers);
     head_free(s->held);
+    head_free(s->waiting_head);
     pool_free(s, sizeof(*s));
 }
 
@@ -97,6 +99,7 @@ static void rest_if_idle(struct edge_h2 *h2)
 static void dispose_stream(struct edge_stream *s, enum close_reason reason, const char *text)
 {
     half_close(&s->half, reason, text);
+    edge_wait_cancel(s->h2->edge, &s->waiter);
     deadline_cancel(&s->upload);
     deadline_cancel(&s->progress);
     deadline_cancel(&s->answer);
@@ -206,6 +209,8 @@ static void await_answer(struct edge_stream *s)
 /* Sends up as much as there is room for; true unless the stream failed. */
 static bool send_up(struct edge_stream *s)
 {
+    if (edge_waits(&s->waiter))
+        return true;
     while (s->pending.bytes > 0 && half_credit(&s->half) > 0) {
         struct chain part = {0};
         size_t n = s->pending.bytes < half_credit(&s->half) ? s->pending.bytes : half_credit(&s->half);
@@ -266,25 +271,6 @@ static void on_request_end(void *user)
 
 /* ---- requests -------------------------------------------------------------------------------------------------- */
 
-/* An extended CONNECT becomes the upgrade that the local service knows: GET with a key of its own making (RFC 8441, 5).
- * NULL without memory. */
-static struct head *make_upgrade(const struct head *head)
-{
-    struct head *upgrade = head_copy(head, 1, 64);
-    unsigned char nonce[16];
-    char key[32];
-    if (!upgrade)
-        return NULL;
-    upgrade->method = SLICE("GET");
-    head_remove(upgrade, SLICE("sec-websocket-key"));
-    if (slice_equals_nocase(head->protocol, SLICE("websocket"))) {
-        random_bytes(nonce, sizeof(nonce));
-        int len = EVP_EncodeBlock((unsigned char *)key, nonce, sizeof(nonce));
-        head_add(upgrade, SLICE("sec-websocket-key"), (struct slice){key, (size_t)len});
-    }
-    return upgrade;
-}
-
 static struct edge_stream *stream_new(struct edge_h2 *h2, struct h2_stream *stream, const struct head *head, bool end)
 {
     struct edge_stream *s = pool_zalloc(sizeof(*s));
@@ -302,26 +288,65 @@ static struct edge_stream *stream_new(struct edge_h2 *h2, struct h2_stream *stre
     return s;
 }
 
-static void *begin_stream(struct edge_h2 *h2, struct h2_stream *stream, const struct edge_request *request, bool end)
+/* Opens the exchange. REASON_NONE, or why not. */
+static enum close_reason open_exchange(struct edge_stream *s, const struct edge_request *request)
 {
     struct address link;
+    struct edge_h2 *h2 = s->h2;
     enum close_reason reason = edge_admit(h2->edge, request, &link);
-    struct edge_stream *s = reason == REASON_NONE ? stream_new(h2, stream, request->head, end) : NULL;
-    if (reason == REASON_NONE && (!s || edge_open(h2->edge, request, h2_conn_conn(h2->conn), &h2->peer, link, &s->half,
-                                                  &half_events, s) != KV_OK)) {
-        pool_free(s, sizeof(*s));
+    if (reason == REASON_NONE &&
+        edge_open(h2->edge, request, h2_conn_conn(h2->conn), &h2->peer, link, &s->half, &half_events, s) != KV_OK)
         reason = REASON_INTERNAL;
-    }
+    if (reason != REASON_NONE)
+        return reason;
+    if (s->body_ended || s->connects)
+        await_answer(s);
+    await_body(s);
+    return REASON_NONE;
+}
+
+/* The tunnel has come, or will not. What came of the body since lies in `pending`. */
+static void on_arrival(struct edge_waiter *waiter)
+{
+    struct edge_stream *s = (struct edge_stream *)((char *)waiter - offsetof(struct edge_stream, waiter));
+    struct edge_request request = s->waiting;
+    request.head = s->waiting_head;
+    enum close_reason reason = open_exchange(s, &request);
+    head_free(s->waiting_head);
+    s->waiting_head = NULL;
+    if (reason != REASON_NONE)
+        fail_stream(s, reason, "no tunnel has come");
+    else
+        send_up(s);
+}
+
+/* True if the request waits for its tunnel. Without memory for its head it does not. */
+static bool waits(struct edge_stream *s, const struct edge_request *request)
+{
+    s->waiter.again = on_arrival;
+    if (!edge_wait(s->h2->edge, &s->waiter, request->head->authority))
+        return false;
+    s->waiting = *request;
+    s->waiting_head = head_copy(request->head, 0, 0);
+    if (!s->waiting_head)
+        edge_wait_cancel(s->h2->edge, &s->waiter);
+    return s->waiting_head != NULL;
+}
+
+static void *begin_stream(struct edge_h2 *h2, struct h2_stream *stream, const struct edge_request *request, bool end)
+{
+    enum close_reason reason = REASON_INTERNAL;
+    struct edge_stream *s = stream_new(h2, stream, request->head, end);
+    if (s)
+        reason = waits(s, request) ? REASON_NONE : open_exchange(s, request);
     if (reason != REASON_NONE) {
         if (!edge_h2_refuse(h2->edge, stream, reason, edge_manner_of(request->head), NULL))
             h2_reset(stream, H2_INTERNAL_ERROR);
+        pool_free(s, sizeof(*s));
         return NULL;
     }
     h2->streams++;
     deadline_cancel(&h2->idle);
-    if (end || s->connects)
-        await_answer(s);
-    await_body(s);
     return s;
 }
 
@@ -376,7 +401,7 @@ static void *on_request(void *owner, struct h2_stream *stream, const struct head
     request.unknown_length = !connect && !end && !length.data;
     if (!connect)
         return begin_stream(h2, stream, &request, end);
-    struct head *upgrade = make_upgrade(head);
+    struct head *upgrade = edge_make_upgrade(head);
     request.head = upgrade;
     void *user = NULL;
     if (upgrade)
@@ -634,6 +659,11 @@ void edge_h2_start(struct edge *edge, struct conn *conn, struct slice first)
         conn_abort(conn, false);
         dispose(h2);
     }
+}
+
+void edge_h2_last_call(struct edge_h2 *h2)
+{
+    h2_shutdown_notice(h2_conn_session(h2->conn));
 }
 
 void edge_h2_drain(struct edge_h2 *h2, bool now)

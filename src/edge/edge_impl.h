@@ -20,6 +20,7 @@ struct conn;
 struct h2_stream;
 struct edge_h1;
 struct edge_h2;
+struct edge_waiter;
 struct newcomer;
 struct redirect;
 
@@ -33,8 +34,12 @@ struct edge_local {
     struct buffer scratch; /* a head on its way out: see edge_scratch */
     uint64_t next_request; /* numbers the requests that reach no tunnel */
     atomic_size_t alive;
-    uint64_t proxy_warned_at; /* worker_now() of the last warning about a PROXY header, if there was one */
-    atomic_uint_fast64_t requests, body_limit_exceeded, proxy_headers_refused;
+    uint64_t proxy_warned_at;    /* worker_now() of the last warning about a PROXY header, if there was one */
+    struct edge *edge;           /* set while there are waiters */
+    struct edge_waiter *waiters; /* whose tunnel is expected */
+    size_t waiting;
+    struct deadline arrival; /* when they are looked at again */
+    atomic_uint_fast64_t requests, body_limit_exceeded, proxy_headers_refused, waited;
     atomic_uint_fast64_t responses[EDGE_STATUS_MAX];
 };
 
@@ -92,12 +97,36 @@ void edge_redirects_close(struct edge *edge);
 
 /* ---- edge_route.c ---------------------------------------------------------------------------------------------- */
 
+/* The name in front of the base host; empty for any other host, the base host itself included. `host` has room for what
+ * the label points into. */
+struct slice edge_label_of(struct edge *edge, struct slice authority, char host[LIMIT_HOST_BYTES + 1]);
+
 /* The link that serves this authority; REASON_NONE, or why not. */
 enum close_reason edge_route(struct edge *edge, struct slice authority, struct address *link);
 
 /* The label in front of the base host; empty for any other host, the base host itself included. Both in the form that
  * http_host_of gives. */
 struct slice edge_subdomain(struct slice host, struct slice base);
+
+/* ---- edge_arrival.c -------------------------------------------------------------------------------------------- */
+
+/* A request whose tunnel is not here yet and is expected (registry_expects); embedded in what waits. */
+struct edge_waiter {
+    char label[LIMIT_LABEL_BYTES + 1]; /* empty: it does not wait */
+    void (*again)(struct edge_waiter *waiter);
+    struct edge_waiter *prev, *next;
+};
+
+/* True if a request with this authority is to wait: then it does, and `again` is called once when its tunnel has come
+ * or is no longer expected. False if it can go on now. */
+bool edge_wait(struct edge *edge, struct edge_waiter *waiter, struct slice authority);
+/* Legal when it does not wait. The worker that it waits on. */
+void edge_wait_cancel(struct edge *edge, struct edge_waiter *waiter);
+
+static inline bool edge_waits(const struct edge_waiter *waiter)
+{
+    return waiter->label[0] != '\0';
+}
 
 /* ---- edge_forward.c -------------------------------------------------------------------------------------------- */
 
@@ -128,6 +157,10 @@ int edge_open(const struct edge *edge, const struct edge_request *request, struc
 /* Adds Strict-Transport-Security to an answer that is to have it and does not (RFC 6797, 7.1); *head, which owns, is
  * replaced. 0 or KV_ENOMEM. */
 int edge_add_hsts(const struct edge *edge, struct head **head);
+
+/* An extended CONNECT becomes the upgrade that the local service knows: GET with a key of its own making (RFC 8441, 5).
+ * NULL without memory. */
+struct head *edge_make_upgrade(const struct head *head);
 
 /* ---- edge_error.c ---------------------------------------------------------------------------------------------- */
 
@@ -176,8 +209,9 @@ struct edge_h1 *edge_h1_next(const struct edge_h1 *h1);
 
 /* ---- edge_h2.c ---- */
 
-/* The same for HTTP/2. */
+/* The same for HTTP/2; edge_h2_last_call tells the visitor to open no more streams here (RFC 9113, 6.8). */
 void edge_h2_start(struct edge *edge, struct conn *conn, struct slice first);
+void edge_h2_last_call(struct edge_h2 *h2);
 void edge_h2_drain(struct edge_h2 *h2, bool now);
 struct edge_h2 *edge_h2_next(const struct edge_h2 *h2);
 

@@ -17,6 +17,12 @@ struct slice edge_subdomain(struct slice host, struct slice base)
     return label;
 }
 
+struct slice edge_label_of(struct edge *edge, struct slice authority, char host[LIMIT_HOST_BYTES + 1])
+{
+    size_t len = http_host_of(authority, host);
+    return edge_subdomain((struct slice){host, len}, slice_of(edge->settings.base_host));
+}
+
 enum close_reason edge_route(struct edge *edge, struct slice authority, struct address *link)
 {
     char host[LIMIT_HOST_BYTES + 1];

@@ -395,6 +395,12 @@ void h2_set_user_timeout(struct h2_session *s, unsigned ms)
         s->user_timeout(s->wake_arg, ms);
 }
 
+void h2_shutdown_notice(struct h2_session *s)
+{
+    nghttp2_submit_shutdown_notice(s->ng);
+    h2_wake(s);
+}
+
 size_t h2_stream_count(const struct h2_session *s)
 {
     return s->stream_count;

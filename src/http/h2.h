@@ -121,6 +121,8 @@ void h2_goaway_soon(struct h2_session *session);
 void h2_signs(const struct h2_session *session, struct h2_signs *out);
 /* Has the connection end when the peer's machine acknowledges nothing for so long (conn_set_user_timeout). */
 void h2_set_user_timeout(struct h2_session *session, unsigned ms);
+/* Asks for no new streams, while those on the way are still taken; h2_goaway follows a moment later (RFC 9113, 6.8). */
+void h2_shutdown_notice(struct h2_session *session);
 /* Streams alive. */
 size_t h2_stream_count(const struct h2_session *session);
 /* What the peer's SETTINGS allow: streams of ours at once, and extended CONNECT (RFC 8441, 3). */

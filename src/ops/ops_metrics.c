@@ -70,6 +70,8 @@ static void write_edge(struct metric_text *m, const struct ops_settings *s)
     counter(m, "kavilo_edge_proxy_headers_refused_total",
             "Connections of --proxy-protocol-from that did not begin with a sound PROXY header.",
             counts.proxy_headers_refused);
+    counter(m, "kavilo_edge_waited_total", "Requests that waited for their tunnel to come over from another process.",
+            counts.waited);
 }
 
 static void write_tls(struct metric_text *m, struct tls_server *tls)

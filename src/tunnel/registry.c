@@ -9,8 +9,10 @@
 /* Without memory an element stays outside the table (hh.tbl is NULL) instead of ending the process. */
 #define HASH_NONFATAL_OOM 1
 #include <uthash.h>
+#include <uv.h>
 
 #include "base/error.h"
+#include "tunnel/arrivals.h"
 
 struct entry {
     struct registry_session session;
@@ -29,8 +31,15 @@ struct registry {
     unsigned workers; /* of the group, which is gone before the registry */
     pthread_mutex_t lock;
     struct entry *entries;
-    struct route **copies; /* one table per worker, touched by that worker alone */
+    struct arrivals arrivals; /* under the lock */
+    atomic_bool expecting;    /* whether anybody is: what visitors' workers look at before they take the lock */
+    struct route **copies;    /* one table per worker, touched by that worker alone */
 };
+
+static uint64_t now_ms(void)
+{
+    return uv_hrtime() / 1000000;
+}
 
 /* ---- publishing ------------------------------------------------------------------------------------------------ */
 
@@ -189,6 +198,10 @@ static int decide(struct registry *r, const struct registry_session *session, bo
 {
     struct entry *entry;
     HASH_FIND_STR(r->entries, session->subdomain, entry);
+    if (!entry && !arrivals_allow(&r->arrivals, session, takeover, now_ms())) {
+        *verdict = REGISTRY_TAKEN;
+        return KV_OK;
+    }
     if (!entry) {
         entry = calloc(1, sizeof(*entry));
         if (!entry)
@@ -199,6 +212,7 @@ static int decide(struct registry *r, const struct registry_session *session, bo
             free(entry);
             return KV_ENOMEM;
         }
+        arrivals_remove(&r->arrivals, session->subdomain);
         *verdict = REGISTRY_CLAIMED;
         return KV_OK;
     }
@@ -302,6 +316,71 @@ size_t registry_count(struct registry *r)
     return count;
 }
 
+/* ---- sessions that are expected -------------------------------------------------------------------------------- */
+
+int registry_expect(struct registry *r, const struct registry_session *session)
+{
+    struct entry *entry;
+    pthread_mutex_lock(&r->lock);
+    HASH_FIND_STR(r->entries, session->subdomain, entry);
+    int error = entry ? KV_OK : arrivals_add(&r->arrivals, session);
+    pthread_mutex_unlock(&r->lock);
+    return error;
+}
+
+void registry_expect_until(struct registry *r, unsigned patience_ms, bool anyone)
+{
+    pthread_mutex_lock(&r->lock);
+    r->arrivals.until = now_ms() + patience_ms;
+    r->arrivals.anyone = anyone;
+    atomic_store_explicit(&r->expecting, true, memory_order_relaxed);
+    pthread_mutex_unlock(&r->lock);
+}
+
+bool registry_awaits_sessions(struct registry *r)
+{
+    pthread_mutex_lock(&r->lock);
+    bool awaits = now_ms() < r->arrivals.until && (r->arrivals.anyone || arrivals_count(&r->arrivals) > 0);
+    pthread_mutex_unlock(&r->lock);
+    return awaits;
+}
+
+bool registry_is_expecting(const struct registry *r)
+{
+    return atomic_load_explicit(&r->expecting, memory_order_relaxed);
+}
+
+bool registry_expects(struct registry *r, struct slice subdomain)
+{
+    struct route *route;
+    if (!registry_is_expecting(r))
+        return false;
+    HASH_FIND(hh, r->copies[worker_index(worker_current())], subdomain.data, subdomain.len, route);
+    if (route)
+        return false;
+    struct entry *entry;
+    pthread_mutex_lock(&r->lock);
+    uint64_t now = now_ms();
+    HASH_FIND(hh, r->entries, subdomain.data, subdomain.len, entry); /* claimed, and not yet published to us */
+    bool expected = entry || arrivals_has(&r->arrivals, subdomain, now);
+    if (now >= r->arrivals.until) {
+        arrivals_clear(&r->arrivals);
+        atomic_store_explicit(&r->expecting, false, memory_order_relaxed);
+    }
+    pthread_mutex_unlock(&r->lock);
+    return expected;
+}
+
+bool registry_expected_name(struct registry *r, const struct registry_session *session, char out[LIMIT_LABEL_BYTES + 1])
+{
+    pthread_mutex_lock(&r->lock);
+    const char *name = arrivals_name_of(&r->arrivals, session, now_ms());
+    if (name)
+        memcpy(out, name, strlen(name) + 1);
+    pthread_mutex_unlock(&r->lock);
+    return name != NULL;
+}
+
 /* ---- start and end --------------------------------------------------------------------------------------------- */
 
 struct registry *registry_new(struct worker_group *group)
@@ -336,6 +415,7 @@ void registry_free(struct registry *r)
             free(route);
         }
     }
+    arrivals_clear(&r->arrivals);
     pthread_mutex_destroy(&r->lock);
     free(r->copies);
     free(r);

@@ -86,4 +86,21 @@ bool registry_is_live(struct registry *registry, const char *subdomain);
 
 size_t registry_count(struct registry *registry);
 
+/* ---- sessions that are expected: a server that takes over from another one (tunnel/arrivals.h) ------------------ */
+
+/* A session that was live at the predecessor: until its client has come, nobody else gets its name. 0 or KV_ENOMEM. Any
+ * thread. */
+int registry_expect(struct registry *registry, const struct registry_session *session);
+/* For how long, from now. With `anyone` it is not known which sessions there were, so any name may come. Any thread. */
+void registry_expect_until(struct registry *registry, unsigned patience_ms, bool anyone);
+/* True while it still matters: somebody has not come, and the time is not over. Any thread. */
+bool registry_awaits_sessions(struct registry *registry);
+/* True while anybody may be expected: a load, for visitors' requests. Any thread. */
+bool registry_is_expecting(const struct registry *registry);
+/* True if no link serves this subdomain yet and one is expected to. Any worker's thread. */
+bool registry_expects(struct registry *registry, struct slice subdomain);
+/* The random name that this session's client had at the predecessor; false for none. Any thread. */
+bool registry_expected_name(struct registry *registry, const struct registry_session *session,
+                            char out[LIMIT_LABEL_BYTES + 1]);
+
 #endif

@@ -27,14 +27,15 @@ def path(make_server, make_origin, make_client):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_idle_server_ends_at_once(path, number):
+def test_idle_server_ends_soon(path, number):
+    """Nothing is in flight: it leaves a kept connection the moment for one last request, and is gone."""
     server, _, _, client = path()
     with server.visitor(client.host) as idle:
         idle.request()
         assert idle.response().content
         start = time.monotonic()
         assert server.program.stop(number) == 0
-        assert time.monotonic() - start < 3 * PACE, "waited for nothing"
+        assert time.monotonic() - start < 6 * PACE, "waited for nothing"
         assert idle.source.at_end()
     client.program.check()
 
