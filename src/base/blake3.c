@@ -207,3 +207,11 @@ void secret_wipe(void *data, size_t len)
     if (len > 0)
         explicit_bzero(data, len);
 }
+
+#define STACK_BYTES (128 * 1024) /* more than the deepest calls between a socket and a message take */
+
+__attribute__((noinline)) void secret_wipe_stack(void)
+{
+    char stack[STACK_BYTES];
+    secret_wipe(stack, sizeof(stack));
+}

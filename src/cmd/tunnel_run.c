@@ -21,6 +21,7 @@
 #include "client/client.h"
 #include "client/session.h"
 #include "client/settings.h"
+#include "io/process.h"
 #include "io/resolve.h"
 #include "io/socket.h"
 #include "io/tls.h"
@@ -210,6 +211,7 @@ int tunnel_run(void *settings)
     if (status != CLI_EXIT_OK)
         goto free_origin_tls;
 
+    process_harden();
     socket_raise_limit();
     struct process process = {
         .options =

@@ -1,9 +1,10 @@
 /*
  * The server from start to end:
  *
- *     settings ── ports bound ── certificates ── store open, migrated ── workers ── listening ── signals
- *     SIGTERM ── stop accepting ── drain (--grace) ── stop ── admin listener closed ── everything freed in reverse
- *     SIGUSR2 ── a successor starts, says that it is ready ── as SIGTERM, with its ports in the successor's hands
+ *     settings ── ports bound ── rights dropped (--user) ── certificates ── store open, migrated ── workers ──
+ * listening ── signals SIGTERM ── stop accepting ── drain (--grace) ── stop ── admin listener closed ── everything
+ * freed in reverse SIGUSR2 ── a successor starts, says that it is ready ── as SIGTERM, with its ports in the
+ * successor's hands
  *
  * A drain has two steps. First everybody is told: clients to open a session elsewhere, visitors that their connection's
  * next answer is its last. A moment later (LIMIT_LAST_CALL_MS) idle connections close, and what is in flight finishes.
@@ -25,11 +26,13 @@
 #include "base/chunk.h"
 #include "base/error.h"
 #include "cmd/tunneld_ports.h"
+#include "cmd/tunneld_process.h"
 #include "cmd/tunneld_upgrade.h"
 #include "control/control.h"
 #include "edge/edge.h"
 #include "io/activation.h"
 #include "io/listener.h"
+#include "io/process.h"
 #include "io/socket.h"
 #include "io/tls.h"
 #include "io/worker.h"
@@ -489,19 +492,25 @@ int serve_run(void *settings)
     budget_set((size_t)server.settings->memory_budget);
     block_signals(&signals, &before);
 
+    process_harden();
     status = open_ports(&server);
+    if (status == CLI_EXIT_OK) /* before anything is read or made that this user could not read again */
+        status = server_become(server.settings->user, server.settings->store.database);
     if (status == CLI_EXIT_OK)
         status = load_certificates(&server);
     if (status == CLI_EXIT_OK)
         status = admin_open(&server.settings->store, &server.store);
     if (status == CLI_EXIT_OK)
         status = start(&server);
+    if (status == CLI_EXIT_OK)
+        status = pid_file_write(server.settings->pid_file);
     if (status == CLI_EXIT_OK) {
         log_listening(&server);
         activation_notify("READY=1");
         serve(&server, &signals, &before);
         drain(&server);
         end_admin(&server);
+        pid_file_remove(server.settings->pid_file);
         log_info("stopped");
     }
     tear_down(&server);

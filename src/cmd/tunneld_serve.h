@@ -13,6 +13,7 @@ struct serve_settings {
     struct admin_settings store; /* only .database */
     char base_host[LIMIT_HOST_BYTES + 1];
     char edge[128], control[128], admin[128]; /* addresses to listen on */
+    char user[128], pid_file[4096];
     char tls_mode[16];
     struct tls_files tls[LIMIT_TLS_PAIRS]; /* as many as certificates and keys were given, which are equally many */
     unsigned tls_certs, tls_keys;

@@ -71,6 +71,18 @@ static int set_admin(void *into, const char *value, char *error)
     return cli_set_port_or_address(s->admin, sizeof(s->admin), value, error);
 }
 
+static int set_user(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    return cli_set_string(s->user, sizeof(s->user), value, error);
+}
+
+static int set_pid_file(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    return cli_set_string(s->pid_file, sizeof(s->pid_file), value, error);
+}
+
 static int set_tls_mode(void *into, const char *value, char *error)
 {
     struct serve_settings *s = into;
@@ -304,6 +316,8 @@ const struct cli_option serve_options[] = {
      "addresses of HTTP proxies whose X-Forwarded-For, -Proto and -Host are believed", .repeatable = true,
      .set = add_trusted_proxies},
     {"forwarded", NULL, NULL, "tell local services who visits in Forwarded (RFC 7239) too", .set = set_forwarded},
+    {"user", "NAME[:GROUP]", NULL, "whom root becomes after the ports are bound", .set = set_user},
+    {"pid-file", "PATH", NULL, "where the process id is written; an upgrade changes it", .set = set_pid_file},
     {"workers", "N", NULL, "threads that serve (one a core)", .set = set_workers},
     {"database-url", "URL", "DATABASE_URL",
      "sqlite:/path/file.db or postgres://...; a SQLite file of your own unless given", .secret = true,

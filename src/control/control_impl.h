@@ -27,7 +27,8 @@ struct control_local {
     struct control_conn *conns;       /* of the control port */
     struct control_session *sessions; /* of any port */
     enum control_drain drain;
-    bool succeeded; /* another process has the ports now */
+    struct flush_node wipe; /* of what a Hello was read into */
+    bool succeeded;         /* another process has the ports now */
 };
 
 struct control {

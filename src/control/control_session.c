@@ -475,9 +475,26 @@ static void on_hello(struct control_session *s, const struct wire_message *m)
     ask_store(s);
 }
 
+/* The worker's read buffer and its stack, where TLS is decrypted, once the turn has done with them. */
+static void wipe_reads(struct flush_node *node)
+{
+    (void)node;
+    secret_wipe(worker_scratch(worker_current()), LIMIT_READ_BYTES);
+    secret_wipe_stack();
+}
+
+static void wipe_reads_later(struct control_session *s)
+{
+    struct control_local *local = control_local(s->control);
+    local->wipe.flush = wipe_reads;
+    worker_flush_later(s->worker, &local->wipe);
+}
+
 static void on_message(void *owner, const struct wire_message *m)
 {
     struct control_session *s = owner;
+    if (s->state == SESSION_GREETING)
+        wipe_reads_later(s);
     if (m->kind == WIRE_HELLO && s->state == SESSION_GREETING)
         on_hello(s, m);
     else if (s->state == SESSION_GREETING)

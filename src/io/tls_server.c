@@ -62,6 +62,7 @@ static bool apply_policy(SSL_CTX *ssl)
 {
     static const unsigned char session_context[] = "kavilo";
     SSL_CTX_set_options(ssl, SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
+    SSL_CTX_set_options(ssl, SSL_OP_CLEANSE_PLAINTEXT); /* tokens and cookies are not left in OpenSSL's buffers */
     SSL_CTX_set_security_level(ssl, 2); /* 112 bits: no RSA below 2048, no SHA-1, whatever the system's settings say */
     /* Sessions resume by tickets, which the client keeps; a cache here would be memory that visitors decide about. */
     SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_OFF);

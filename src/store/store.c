@@ -56,6 +56,12 @@ static const char *sqlite_path(const char *url, char *error)
     return NULL;
 }
 
+const char *store_file_of(const char *url)
+{
+    char ignored[STORE_ERROR_LEN];
+    return strncmp(url, "sqlite:", strlen("sqlite:")) == 0 ? sqlite_path(url, ignored) : NULL;
+}
+
 static struct backend *make_backend(const char *url, char *error)
 {
     char standard[4096];

@@ -32,6 +32,9 @@ void store_close(struct store *store);
  * nothing. 0, or KV_ENOTFOUND without a home. */
 int store_default_url(char *out, size_t size);
 
+/* The path of a URL that names a SQLite file; NULL for any other. Points into the URL. */
+const char *store_file_of(const char *url);
+
 /* Brings the schema up to date under a lock. 0; KV_ENEWER for a schema newer than this program or a changed migration;
  * KV_EIO, KV_EUNAVAIL. store_error() has the sentence. */
 int store_migrate(struct store *store);

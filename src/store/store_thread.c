@@ -137,6 +137,7 @@ static void run_job(struct store_lane *lane, struct store_job *job)
         return;
     }
     error = authenticate(lane, token, &job->answer.account);
+    secret_wipe_stack(); /* where the token was hashed */
     if (error == KV_OK && name.len > 0)
         error = store_claim_name(lane->store, &job->answer.account, name, job->answer.subdomain);
     else if (error == KV_OK)

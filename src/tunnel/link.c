@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/blake3.h"
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -115,10 +116,19 @@ static void on_ping(struct link *link, uint64_t nonce)
     link_put(link, &(struct wire_message){.kind = WIRE_PONG, .nonce = nonce});
 }
 
+/* A Hello holds a token: nothing of a greeting is kept. What was read in place lies where its reader wipes it. */
+static void forget_greeting(struct link *link, struct chunk *whole)
+{
+    wire_arena_free(&link->arena);
+    if (whole)
+        secret_wipe(whole->data, whole->len);
+}
+
 /* One message; `whole` is the chunk it lies in, if it has one of its own. */
 static void on_message(struct link *link, struct slice bytes, struct chunk *whole)
 {
     struct wire_message m;
+    bool greets = !link->started;
     int error =
         wire_decode(link->side == WIRE_FROM_SERVER ? WIRE_FROM_CLIENT : WIRE_FROM_SERVER, bytes, &link->arena, &m);
     if (error && m.kind != WIRE_UNKNOWN && m.request_id != 0 && link->started) {
@@ -138,6 +148,8 @@ static void on_message(struct link *link, struct slice bytes, struct chunk *whol
     } else {
         link_end(link, REASON_PROTOCOL, "an exchange before the greeting");
     }
+    if (greets)
+        forget_greeting(link, whole);
     chunk_free(whole);
 }
 

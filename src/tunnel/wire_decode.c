@@ -13,6 +13,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "base/blake3.h"
 #include "base/error.h"
 #include "http/syntax.h"
 #include "tunnel/wire_frame.h"
@@ -78,6 +79,7 @@ void wire_arena_free(struct wire_arena *arena)
     struct wire_block *next;
     for (struct wire_block *block = arena->blocks; block; block = next) {
         next = block->next;
+        secret_wipe(block->bytes, block->used); /* a Hello's token may be in it */
         free(block);
     }
     arena->blocks = NULL;
