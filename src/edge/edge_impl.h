@@ -166,8 +166,8 @@ struct head *edge_make_upgrade(const struct head *head);
 
 enum edge_body_type {
     EDGE_TEXT,
-    EDGE_HTML,
-    EDGE_JSON
+    EDGE_JSON,
+    EDGE_HTML
 };
 
 /* What kind of page a visitor would like, by Accept (RFC 9110, 12.5.1); text when anything will do. */
@@ -197,6 +197,13 @@ bool edge_h2_end_grpc(struct h2_stream *stream, enum close_reason reason, const 
 /* Whether an answer's head is gRPC's last word already: it has to go out as one frame that ends the stream, or it is
  * taken for metadata. */
 bool edge_is_trailers_only(const struct head *answer);
+
+/* ---- edge_error_page.c ----------------------------------------------------------------------------------------- */
+
+/* Appends the page for a browser. 0, KV_ENOMEM or KV_ELIMIT. */
+int edge_page_write(struct buffer *page, const struct reason_text *row, const char *request_id);
+/* Content-Security-Policy of that page. */
+extern const char edge_page_policy[];
 
 /* ---- edge_h1.c ------------------------------------------------------------------------------------------------- */
 

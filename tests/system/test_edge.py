@@ -1,7 +1,10 @@
 """HTTP/1.1 at the edge through a whole tunnel: connections, framings, statuses, forwarding fields, error replies."""
 
+import base64
+import hashlib
 import html.parser
 import json
+import re
 
 import pytest
 
@@ -409,6 +412,22 @@ def test_error_as_html(shared_server, accept):
     parser = html.parser.HTMLParser()
     parser.feed(page)
     parser.close()
+
+
+def test_error_page_loads_and_runs_nothing(shared_server):
+    """Only the one style, by its hash; and nobody caches it, frames it, or guesses at its type."""
+    response = shared_server.fetch("nobody.tnl.test", fields=[("Accept", "text/html")])
+    style = re.search(r"<style>(.*)</style>", response.text, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = response.fields.one("content-security-policy")
+    assert policy.startswith(f"default-src 'none'; style-src 'sha256-{digest}';") and "frame-ancestors 'none'" in policy
+    assert response.fields.one("cache-control") == "no-store"
+    assert response.fields.one("x-content-type-options") == "nosniff"
+    page = response.text.lower()
+    assert '<html lang="en">' in page and "<title>no active tunnel" in page and 'name="viewport"' in page
+    for word in ("<script", "src=", "href=", "url(", "@import", "style="):
+        assert word not in page, word
+    assert len(response.content) < 5000
 
 
 @pytest.mark.parametrize("accept", ["application/json", "application/json, text/plain;q=0.5", "text/html;q=0,application/json"])
