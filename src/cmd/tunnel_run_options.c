@@ -166,7 +166,8 @@ static int set_log_format(void *into, const char *value, char *error)
 const struct cli_option tunnel_run_options[] = {
     {.name = "url",
      .value_name = "URL",
-     .help = "the local service: a port, HOST:PORT, or a URL with http:// or https://",
+     .help = "the local service: a port, HOST:PORT, or a URL with http://, https:// or h2c:// (HTTP/2 without TLS, for "
+             "gRPC)",
      .required = true,
      .set = set_url},
     {.name = "name",

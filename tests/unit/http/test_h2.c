@@ -17,7 +17,7 @@
 struct side {
     struct h2_session *session;
     struct h2_stream *stream; /* the last one */
-    unsigned requests, responses, interims, ends, closed, trailers, fields, goaways, pongs, wakes;
+    unsigned requests, responses, interims, ends, closed, trailers, fields, goaways, pongs, wakes, settings, sent;
     size_t received;
     uint32_t error_code;
     bool consumes, mutes_at_data, reset_at_request;
@@ -92,6 +92,16 @@ static void on_pong(void *owner, uint64_t opaque)
     ((struct side *)owner)->pongs++;
 }
 
+static void on_sent(void *user)
+{
+    ((struct side *)user)->sent++;
+}
+
+static void on_settings(void *owner)
+{
+    ((struct side *)owner)->settings++;
+}
+
 static void on_goaway(void *owner, uint32_t error_code)
 {
     (void)error_code;
@@ -109,6 +119,8 @@ static const struct h2_events events = {.request = on_request,
                                         .data = on_data,
                                         .end = on_end,
                                         .closed = on_closed,
+                                        .sent = on_sent,
+                                        .settings = on_settings,
                                         .pong = on_pong,
                                         .goaway = on_goaway};
 
@@ -207,6 +219,7 @@ static void carries_an_exchange_cut_anywhere(void **state)
         push(client.stream, 1000);
         assert_int_equal(h2_end(client.stream, NULL), KV_OK);
         settle(size);
+        assert_int_equal(client.sent, 1);
         assert_int_equal(server.received, 1000);
         assert_int_equal(server.ends, 1);
         respond(103, false);
@@ -372,6 +385,44 @@ static void a_request_that_never_left_is_closed(void **state)
     assert_int_equal(h2_stream_count(client.session), 0);
 }
 
+/* What a peer has not begun with may go to another: requests above GOAWAY's last stream (RFC 9113, 6.8), and those that
+ * were still here when the connection ended. */
+static void unprocessed_requests_are_told_as_refused(void **state)
+{
+    (void)state;
+    request(true);
+    h2_close_streams(client.session, H2_CANCEL);
+    assert_int_equal(client.closed, 1);
+    assert_int_equal(client.error_code, H2_REFUSED_STREAM);
+    stop(state);
+
+    start(state);
+    struct chain under_way = {0};
+    request(true);
+    settle(SIZE_MAX);
+    request(true);
+    assert_int_equal(h2_output(client.session, &under_way, SIZE_MAX), KV_OK);
+    chain_free(&under_way);
+    h2_goaway(server.session, H2_NO_ERROR);
+    assert_true(carry(&server, &client, SIZE_MAX) > 0);
+    assert_int_equal(client.closed, 1);
+    assert_int_equal(client.error_code, H2_REFUSED_STREAM);
+    h2_close_streams(client.session, H2_CANCEL);
+    assert_int_equal(client.closed, 2);
+    assert_int_equal(client.error_code, H2_CANCEL);
+}
+
+static void peers_know_each_others_settings(void **state)
+{
+    (void)state;
+    request(true);
+    settle(SIZE_MAX);
+    assert_int_equal(client.settings, 1);
+    assert_int_equal(h2_peer_max_streams(client.session), 100);
+    assert_false(h2_peer_takes_connect(client.session));
+    assert_string_equal(h2_error_name(H2_REFUSED_STREAM), "REFUSED_STREAM");
+}
+
 static void goaway_lets_streams_end(void **state)
 {
     (void)state;
@@ -503,6 +554,8 @@ int main(void)
         TEST(resets_both_ways),
         TEST(a_refused_request_has_no_events),
         TEST(a_request_that_never_left_is_closed),
+        TEST(unprocessed_requests_are_told_as_refused),
+        TEST(peers_know_each_others_settings),
         TEST(goaway_lets_streams_end),
         TEST(closing_tells_each_stream_once),
         TEST(a_muted_session_says_nothing),
