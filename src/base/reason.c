@@ -18,6 +18,9 @@ static const struct reason_text texts[REASON_COUNT] = {
     [REASON_VISITOR_SLOW] = {"visitor_slow", "the request did not arrive in time", SIDE_VISITOR, 408},
     [REASON_BAD_REQUEST] = {"bad_request", "the request is not valid HTTP", SIDE_VISITOR, 400},
     [REASON_HEAD_TOO_LARGE] = {"head_too_large", "the request's header fields are too large", SIDE_VISITOR, 431},
+    [REASON_TARGET_TOO_LONG] = {"target_too_long", "the request's URL is too long", SIDE_VISITOR, 414},
+    [REASON_RATE_LIMITED] = {"rate_limited", "too many requests came from this address; please try again in a moment",
+                             SIDE_VISITOR, 429},
     [REASON_BODY_TOO_LARGE] = {"body_too_large", "the request's body is larger than this server accepts", SIDE_VISITOR,
                                413},
 

@@ -14,7 +14,9 @@ enum close_reason {
     REASON_VISITOR_SLOW,           /* the visitor made no progress within its deadline */
     REASON_BAD_REQUEST,            /* the visitor sent what RFC 9112 or safety forbids */
     REASON_HEAD_TOO_LARGE,         /* request head over the cap */
+    REASON_TARGET_TOO_LONG,        /* request target over the cap */
     REASON_BODY_TOO_LARGE,         /* request body over --max-request-body-bytes */
+    REASON_RATE_LIMITED,           /* the visitor's address is over --max-requests-per-second */
     REASON_NO_TUNNEL,              /* no live tunnel has this host */
     REASON_TUNNEL_BUSY,            /* --max-concurrent reached */
     REASON_SERVER_BUSY,            /* the process budget is spent */

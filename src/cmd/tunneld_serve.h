@@ -24,7 +24,8 @@ struct serve_settings {
     unsigned long max_concurrent;
     unsigned long long max_request_body, memory_budget;
     unsigned long grace_ms, answer_timeout_ms;
-    unsigned long ping_ms, dead_ms; /* 0: not given */
+    unsigned long head_timeout_ms, idle_timeout_ms, stall_timeout_ms; /* of visitors */
+    unsigned long ping_ms, dead_ms;                                   /* 0: not given */
     unsigned long workers;
     struct networks proxy_senders, trusted_proxies;
     bool forwarded;

@@ -209,6 +209,24 @@ static int set_answer_timeout(void *into, const char *value, char *error)
     return cli_set_duration(&s->answer_timeout_ms, value, error);
 }
 
+static int set_head_timeout(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    return cli_set_duration(&s->head_timeout_ms, value, error);
+}
+
+static int set_idle_timeout(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    return cli_set_duration(&s->idle_timeout_ms, value, error);
+}
+
+static int set_stall_timeout(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    return cli_set_duration(&s->stall_timeout_ms, value, error);
+}
+
 static int set_ping_interval(void *into, const char *value, char *error)
 {
     struct serve_settings *s = into;
@@ -304,6 +322,10 @@ const struct cli_option serve_options[] = {
      .set = set_memory_budget},
     {"response-timeout", "TIME", NULL, "from the end of a request to the head of its answer (120s)",
      .set = set_answer_timeout},
+    {"head-timeout", "TIME", NULL, "for a visitor's TLS handshake and request head (15s)", .set = set_head_timeout},
+    {"idle-timeout", "TIME", NULL, "for a visitor's connection without a request (75s)", .set = set_idle_timeout},
+    {"stall-timeout", "TIME", NULL, "for a body, either way, of which less than 1 KiB moves in that time (60s)",
+     .set = set_stall_timeout},
     {"grace", "TIME", NULL, "after SIGTERM, for what is in flight (30s)", .set = set_grace},
     {"ping-interval", "TIME", NULL, "how often a tunnel client is asked whether it lives (5s)",
      .set = set_ping_interval},
@@ -391,6 +413,12 @@ int serve_settle(struct serve_settings *s)
         s->grace_ms = LIMIT_GRACE_MS;
     if (!s->answer_timeout_ms)
         s->answer_timeout_ms = LIMIT_FIRST_BYTE_MS;
+    if (!s->head_timeout_ms)
+        s->head_timeout_ms = LIMIT_HEAD_MS;
+    if (!s->idle_timeout_ms)
+        s->idle_timeout_ms = LIMIT_IDLE_MS;
+    if (!s->stall_timeout_ms)
+        s->stall_timeout_ms = LIMIT_PROGRESS_MS;
     if (!s->has_log_level)
         s->log_level = LOG_LEVEL_INFO;
     if (!s->workers) {

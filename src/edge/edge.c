@@ -143,6 +143,7 @@ void edge_count(const struct edge *edge, struct edge_counts *out)
     for (unsigned i = 0; i < edge->count; i++) {
         const struct edge_local *local = &edge->locals[i];
         out->requests += atomic_load_explicit(&local->requests, memory_order_relaxed);
+        out->floods += atomic_load_explicit(&local->floods, memory_order_relaxed);
         out->waited += atomic_load_explicit(&local->waited, memory_order_relaxed);
         out->body_limit_exceeded += atomic_load_explicit(&local->body_limit_exceeded, memory_order_relaxed);
         out->proxy_headers_refused += atomic_load_explicit(&local->proxy_headers_refused, memory_order_relaxed);

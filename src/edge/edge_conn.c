@@ -138,7 +138,7 @@ void edge_accept(struct edge *edge, int fd)
     n->edge = edge;
     DL_APPEND(edge_local(edge)->newcomers, n);
     n->deadline.expired = on_expired;
-    deadline_arm(worker_current(), &n->deadline, LIMIT_HEAD_MS);
+    deadline_arm(worker_current(), &n->deadline, edge->settings.head_timeout_ms);
     edge_expect_proxy_header(edge, n->conn);
 }
 

@@ -134,7 +134,7 @@ void edge_h1_fail(struct edge_h1 *h1, enum close_reason reason, const char *text
         return;
     }
     edge_h1_end_exchange(h1, reason, text);
-    deadline_arm(edge_h1_worker(h1), &h1->reading, LIMIT_IDLE_MS);
+    deadline_arm(edge_h1_worker(h1), &h1->reading, h1->edge->settings.idle_timeout_ms);
     process(h1, &(struct slice){0});
 }
 
@@ -199,7 +199,7 @@ void edge_h1_await_visitor(struct edge_h1 *h1)
     if (deadline_armed(&h1->writing))
         return;
     h1->unsent_before = conn_unsent(h1->conn);
-    deadline_arm(edge_h1_worker(h1), &h1->writing, LIMIT_PROGRESS_MS);
+    deadline_arm(edge_h1_worker(h1), &h1->writing, h1->edge->settings.stall_timeout_ms);
 }
 
 /* ---- requests -------------------------------------------------------------------------------------------------- */
@@ -212,7 +212,7 @@ static void refuse_request(struct edge_h1 *h1, const struct http1_message *m, en
     if (!keep || !sent)
         edge_h1_close(h1, reason, NULL);
     else
-        deadline_arm(edge_h1_worker(h1), &h1->reading, LIMIT_IDLE_MS);
+        deadline_arm(edge_h1_worker(h1), &h1->reading, h1->edge->settings.idle_timeout_ms);
 }
 
 static struct edge_exchange *exchange_new(struct edge_h1 *h1, const struct http1_message *m, bool complete)
@@ -258,7 +258,7 @@ static void begin_exchange(struct edge_h1 *h1, const struct http1_message *m)
     if (x->body_done || x->wants_upgrade)
         await_answer(x);
     else
-        deadline_arm(edge_h1_worker(h1), &h1->reading, LIMIT_PROGRESS_MS);
+        deadline_arm(edge_h1_worker(h1), &h1->reading, h1->edge->settings.stall_timeout_ms);
 }
 
 /* The tunnel has come, or will not: the head, which lies in the input still, is read again. */
@@ -276,7 +276,7 @@ static bool take_head(struct edge_h1 *h1, struct slice *input)
     ssize_t n = http1_parse_request(*input, &h1->scanned, &m);
     if (n == 0) {
         if (h1->input.len == 0) /* the first bytes of this head: its time begins */
-            deadline_arm(edge_h1_worker(h1), &h1->reading, LIMIT_HEAD_MS);
+            deadline_arm(edge_h1_worker(h1), &h1->reading, h1->edge->settings.head_timeout_ms);
         return false;
     }
     h1->scanned = 0;
@@ -337,7 +337,10 @@ static bool take_body(struct edge_h1 *h1, struct slice *input)
             }
             if (!send_up(h1, data))
                 return false;
-            deadline_arm(edge_h1_worker(h1), &h1->reading, LIMIT_PROGRESS_MS);
+            if ((x->moved += data.len) >= LIMIT_PROGRESS_BYTES) {
+                x->moved = 0;
+                deadline_arm(edge_h1_worker(h1), &h1->reading, h1->edge->settings.stall_timeout_ms);
+            }
             break;
         case HTTP1_BODY_END:
             finish_body(x);
@@ -500,7 +503,7 @@ void edge_h1_start(struct edge *edge, struct conn *conn, struct slice first)
     conn_set_owner(conn, &conn_events, h1);
     DL_APPEND(local->h1_conns, h1);
     atomic_fetch_add_explicit(&local->alive, 1, memory_order_relaxed);
-    deadline_arm(edge_h1_worker(h1), &h1->reading, LIMIT_HEAD_MS);
+    deadline_arm(edge_h1_worker(h1), &h1->reading, h1->edge->settings.head_timeout_ms);
     if (first.len > 0)
         process(h1, &first);
 }

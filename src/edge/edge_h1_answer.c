@@ -183,7 +183,7 @@ static void finish(struct edge_exchange *x)
         return;
     }
     edge_h1_end_exchange(h1, REASON_NONE, NULL);
-    deadline_arm(edge_h1_worker(h1), &h1->reading, LIMIT_IDLE_MS);
+    deadline_arm(edge_h1_worker(h1), &h1->reading, h1->edge->settings.idle_timeout_ms);
     if (h1->input.len > 0 || h1->eof)
         edge_h1_resume(h1);
     else

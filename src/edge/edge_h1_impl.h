@@ -13,6 +13,7 @@ struct edge_exchange {
     struct edge_h1 *h1;
     struct http1_body body;
     uint64_t body_bytes;
+    uint64_t moved;         /* of them: since the reading deadline was armed */
     struct deadline answer; /* from the end of the request to the answer's head */
     bool body_done;
     bool expects_continue;

@@ -25,7 +25,8 @@
 #define STREAM_WINDOW    LIMIT_WINDOW_BYTES
 #define CONN_WINDOW      (1024 * 1024)
 #define MAX_FRAME_BYTES  (16 * 1024)
-#define ANSWER_MARGIN_MS 10000 /* the client's own time-out comes first and knows more */
+#define DRAIN_PING       UINT64_C(0x6e6961726420766b) /* "kv drain" */
+#define ANSWER_MARGIN_MS 10000                        /* the client's own time-out comes first and knows more */
 
 struct edge_h2 {
     struct edge *edge;
@@ -35,7 +36,8 @@ struct edge_h2 {
     size_t streams; /* visitors' */
     void *guest;    /* the one that is no visitor's */
     bool draining, closed;
-    struct deadline idle; /* without a stream */
+    struct deadline idle;   /* without a stream */
+    struct deadline notice; /* from the first GOAWAY to the last */
     struct edge_h2 *prev, *next;
     struct free_node free;
 };
@@ -50,11 +52,11 @@ struct edge_stream {
     struct head *waiting_head;
     struct chain pending; /* body bytes the tunnel has no room for */
     struct head *trailers;
-    uint64_t body_bytes;
-    bool body_ended; /* by the visitor */
-    bool body_sent;  /* and all of it has gone up */
+    uint64_t body_bytes, moved; /* all, and what has gone up since `upload` was armed */
+    bool body_ended;            /* by the visitor */
+    bool body_sent;             /* and all of it has gone up */
     struct edge_manner manner;
-    bool no_body, connects, answered;
+    bool no_body, connects, answered, expects_continue;
     struct head *held;    /* gRPC's trailers-only answer, until it is known that nothing follows */
     uint64_t answer_left; /* of a length that the answer announced */
     bool has_length;
@@ -92,7 +94,7 @@ static void rest_if_idle(struct edge_h2 *h2)
     if (h2->draining)
         close_h2(h2);
     else
-        deadline_arm(h2->worker, &h2->idle, LIMIT_IDLE_MS);
+        deadline_arm(h2->worker, &h2->idle, h2->edge->settings.idle_timeout_ms);
 }
 
 /* Leaves the exchange and forgets the HTTP/2 stream, which goes on by itself if it still has to end. */
@@ -170,13 +172,13 @@ static void await_visitor(struct edge_stream *s)
     if (deadline_armed(&s->progress))
         return;
     s->taken_before = answer_taken(s);
-    deadline_arm(s->h2->worker, &s->progress, LIMIT_PROGRESS_MS);
+    deadline_arm(s->h2->worker, &s->progress, s->h2->edge->settings.stall_timeout_ms);
 }
 
 static void on_progress_expired(struct deadline *deadline)
 {
     struct edge_stream *s = (struct edge_stream *)((char *)deadline - offsetof(struct edge_stream, progress));
-    if (answer_taken(s) > s->taken_before)
+    if (answer_taken(s) >= s->taken_before + LIMIT_PROGRESS_BYTES)
         await_visitor(s); /* slow, but it reads */
     else
         fail_stream(s, REASON_VISITOR_SLOW, "the visitor takes nothing");
@@ -194,10 +196,11 @@ static void on_answer_expired(struct deadline *deadline)
  * its business: a gRPC stream may be silent for hours, and so may raw bytes. */
 static void await_body(struct edge_stream *s)
 {
+    s->moved = 0;
     if (s->body_sent || s->connects || s->answered)
         deadline_cancel(&s->upload);
     else
-        deadline_arm(s->h2->worker, &s->upload, LIMIT_PROGRESS_MS);
+        deadline_arm(s->h2->worker, &s->upload, s->h2->edge->settings.stall_timeout_ms);
 }
 
 static void await_answer(struct edge_stream *s)
@@ -223,7 +226,8 @@ static bool send_up(struct edge_stream *s)
         while ((chunk = chain_pop(&part)))
             half_send_data(&s->half, chunk);
         h2_consume(s->stream, n);
-        await_body(s);
+        if ((s->moved += n) >= LIMIT_PROGRESS_BYTES)
+            await_body(s);
     }
     bool waits_for_switch = s->connects && !s->answered;
     if (s->body_ended && s->pending.bytes == 0 && !s->body_sent && !waits_for_switch) {
@@ -246,12 +250,14 @@ static void on_data(void *user, struct slice bytes)
         fail_stream(s, REASON_BODY_TOO_LARGE, "the body is over the limit");
         return;
     }
-    struct chunk *chunk = chunk_copy(bytes.data, bytes.len);
-    if (!chunk) {
+    /* Into what waits already: many small frames must not cost more memory than the window says. */
+    struct chunk *chunk = s->pending.bytes == 0 ? chunk_copy(bytes.data, bytes.len) : NULL;
+    if (chunk)
+        chain_push(&s->pending, chunk);
+    else if (chain_append(&s->pending, bytes.data, bytes.len) != KV_OK) {
         fail_stream(s, REASON_INTERNAL, "no memory");
         return;
     }
-    chain_push(&s->pending, chunk);
     send_up(s);
 }
 
@@ -282,6 +288,7 @@ static struct edge_stream *stream_new(struct edge_h2 *h2, struct h2_stream *stre
     s->manner = edge_manner_of(head);
     s->no_body = s->manner.is_head;
     s->connects = head->protocol.len > 0;
+    s->expects_continue = !end && slice_equals_nocase(head_value(head, SLICE("expect")), SLICE("100-continue"));
     s->upload.expired = on_upload_expired;
     s->progress.expired = on_progress_expired;
     s->answer.expired = on_answer_expired;
@@ -375,11 +382,35 @@ static void *begin_guest(struct edge_h2 *h2, struct h2_stream *stream, const str
     return h2->guest;
 }
 
+/* The visitor has read the first GOAWAY: what it sent before has arrived, and the last one can name it. */
+static void finish_notice(struct edge_h2 *h2)
+{
+    deadline_cancel(&h2->notice);
+    h2_goaway(h2_conn_session(h2->conn), H2_NO_ERROR);
+}
+
+static void on_notice_expired(struct deadline *deadline)
+{
+    finish_notice((struct edge_h2 *)((char *)deadline - offsetof(struct edge_h2, notice)));
+}
+
 static void on_pong(void *owner, uint64_t opaque)
 {
     struct edge_h2 *h2 = owner;
-    if (h2->guest)
+    if (opaque == DRAIN_PING && deadline_armed(&h2->notice))
+        finish_notice(h2);
+    else if (h2->guest)
         h2->edge->settings.guest.pong(h2->guest, opaque);
+}
+
+/* A head over the limits is answered too: a visitor with too many cookies sees why nothing works. */
+static void on_oversized(void *owner, struct h2_stream *stream, const struct head *head, bool target_too_long)
+{
+    struct edge_h2 *h2 = owner;
+    enum close_reason reason = target_too_long ? REASON_TARGET_TOO_LONG : REASON_HEAD_TOO_LARGE;
+    edge_counter_add(&edge_local(h2->edge)->requests, 1);
+    if (!edge_h2_refuse(h2->edge, stream, reason, edge_manner_of(head), NULL))
+        h2_reset(stream, H2_ENHANCE_YOUR_CALM);
 }
 
 static void *on_request(void *owner, struct h2_stream *stream, const struct head *head, bool end)
@@ -418,6 +449,10 @@ static void on_opened(void *owner)
 {
     struct edge_stream *s = owner;
     log_debug("request", log_str("request", s->half.id));
+    if (s->expects_continue && s->body_bytes == 0) {
+        const struct head go_on = {.status = 100};
+        h2_respond(s->stream, &go_on, false);
+    }
     send_up(s);
 }
 
@@ -444,6 +479,7 @@ static bool respond(struct edge_stream *s, struct head *head, bool end)
     }
     s->answer_left = length;
     s->answered = true;
+    deadline_cancel(&s->upload);
     s->no_body = s->no_body || head->status == 204 || head->status == 304; /* no body, whatever comes */
     deadline_cancel(&s->answer);
     if (h2_respond(s->stream, head, end) != KV_OK) {
@@ -582,6 +618,7 @@ static void dispose(struct edge_h2 *h2)
 {
     struct edge_local *local = edge_local(h2->edge);
     deadline_cancel(&h2->idle);
+    deadline_cancel(&h2->notice);
     DL_DELETE(local->h2_conns, h2);
     atomic_fetch_sub_explicit(&local->alive, 1, memory_order_relaxed);
     h2->free.free = free_h2;
@@ -590,14 +627,18 @@ static void dispose(struct edge_h2 *h2)
 
 static void on_ended(void *owner, int error, const char *text)
 {
+    struct edge_h2 *h2 = owner;
+    if (error == KV_ELIMIT)
+        edge_counter_add(&edge_local(h2->edge)->floods, 1);
     log_debug("visitor's HTTP/2 connection ended", log_str("error", kv_strerror(error)), log_str("text", text));
-    dispose(owner);
+    dispose(h2);
 }
 
 static const struct h2_conn_events h2_events = {
     .h2 =
         {
             .request = on_request,
+            .oversized = on_oversized,
             .trailers = on_request_trailers,
             .data = on_data,
             .end = on_request_end,
@@ -652,9 +693,11 @@ void edge_h2_start(struct edge *edge, struct conn *conn, struct slice first)
     h2->worker = conn_worker(conn);
     edge_peer_of(edge, conn, &h2->peer);
     h2->idle.expired = on_idle_expired;
+    h2->notice.expired = on_notice_expired;
     DL_APPEND(local->h2_conns, h2);
     atomic_fetch_add_explicit(&local->alive, 1, memory_order_relaxed);
-    deadline_arm(h2->worker, &h2->idle, LIMIT_HEAD_MS);
+    deadline_arm(h2->worker, &h2->idle, edge->settings.head_timeout_ms);
+    conn_set_user_timeout(conn, edge->settings.stall_timeout_ms); /* a window of TCP's that stays shut */
     if (h2_conn_new(conn, &options, &h2_events, h2, first, &h2->conn) != KV_OK) {
         conn_abort(conn, false);
         dispose(h2);
@@ -668,13 +711,19 @@ void edge_h2_last_call(struct edge_h2 *h2)
 
 void edge_h2_drain(struct edge_h2 *h2, bool now)
 {
+    struct h2_session *session = h2_conn_session(h2->conn);
+    bool told = h2->draining;
     h2->draining = true;
-    if (h2->streams == 0 && !h2->guest)
+    if (h2->streams == 0 && !h2->guest) {
         close_h2(h2);
-    else if (now)
-        h2_close_streams(h2_conn_session(h2->conn), H2_CANCEL); /* the last one closes the connection */
-    else
-        h2_goaway(h2_conn_session(h2->conn), H2_NO_ERROR);
+    } else if (now) {
+        h2_close_streams(session, H2_CANCEL); /* the last one closes the connection */
+    } else if (!told) {
+        /* In two steps, so that requests that are on their way are served and not lost (RFC 9113, 6.8). */
+        h2_goaway_soon(session);
+        h2_ping(session, DRAIN_PING);
+        deadline_arm(h2->worker, &h2->notice, LIMIT_DRAIN_NOTICE_MS);
+    }
 }
 
 struct edge_h2 *edge_h2_next(const struct edge_h2 *h2)

@@ -39,7 +39,7 @@ struct edge_local {
     struct edge_waiter *waiters; /* whose tunnel is expected */
     size_t waiting;
     struct deadline arrival; /* when they are looked at again */
-    atomic_uint_fast64_t requests, body_limit_exceeded, proxy_headers_refused, waited;
+    atomic_uint_fast64_t requests, body_limit_exceeded, floods, proxy_headers_refused, waited;
     atomic_uint_fast64_t responses[EDGE_STATUS_MAX];
 };
 

@@ -41,8 +41,8 @@ struct http1_message {
     bool expect_continue; /* request with a body: Expect: 100-continue */
     bool upgrade;         /* request: Upgrade with Connection: upgrade; response: 101. head.protocol has the value */
     const char *error;    /* after a refusal: which rule, for the log and tests ("bare LF"); static text */
-    enum close_reason reason; /* after a refusal: REASON_BAD_REQUEST, REASON_HEAD_TOO_LARGE or, for responses,
-                                 REASON_ORIGIN_BAD_RESPONSE */
+    enum close_reason reason; /* after a refusal: REASON_BAD_REQUEST, REASON_HEAD_TOO_LARGE, REASON_TARGET_TOO_LONG or,
+                                 for responses, REASON_ORIGIN_BAD_RESPONSE */
 };
 
 /*

@@ -30,10 +30,10 @@ static ssize_t refuse(struct http1_message *m, enum side side, const char *error
     return KV_EINVAL;
 }
 
-static ssize_t refuse_size(struct http1_message *m, enum side side, const char *error)
+static ssize_t refuse_size(struct http1_message *m, enum side side, enum close_reason reason, const char *error)
 {
     m->error = error;
-    m->reason = side == REQUEST ? REASON_HEAD_TOO_LARGE : REASON_ORIGIN_BAD_RESPONSE;
+    m->reason = side == REQUEST ? reason : REASON_ORIGIN_BAD_RESPONSE;
     return KV_ELIMIT;
 }
 
@@ -159,7 +159,7 @@ static ssize_t parse_lines(enum side side, struct slice in, size_t start, struct
             window.len = start + FIRST_LINE_MAX + 2;
         enum http1_line found = http1_line_find(window, &p->at, &error);
         if (found == HTTP1_LINE_PART && cut)
-            return refuse_size(m, side, "first line is too long");
+            return refuse_size(m, side, REASON_TARGET_TOO_LONG, "first line is too long");
         if (found == HTTP1_LINE_PART)
             return 0;
         if (found == HTTP1_LINE_BAD)
@@ -171,7 +171,7 @@ static ssize_t parse_lines(enum side side, struct slice in, size_t start, struct
             error = side == REQUEST ? parse_request_line(text, m) : parse_status_line(text, m);
         } else if (text.len == 0) {
             if (fields > HTTP1_FIELDS_MAX)
-                return refuse_size(m, side, "too many fields");
+                return refuse_size(m, side, REASON_HEAD_TOO_LARGE, "too many fields");
             return (ssize_t)p->at;
         } else {
             struct field field;
@@ -207,7 +207,7 @@ static ssize_t parse_head(enum side side, struct slice input, size_t *scanned, s
     if (len != 0)
         return len;
     if (input.len >= LIMIT_HEAD_BYTES)
-        return refuse_size(m, side, "head is too large");
+        return refuse_size(m, side, REASON_HEAD_TOO_LARGE, "head is too large");
     *scanned = place_pack(place);
     return 0;
 }
@@ -446,7 +446,7 @@ ssize_t http1_parse_request(struct slice input, size_t *scanned, struct http1_me
     if (len <= 0)
         return len;
     if (m->head.target.len > LIMIT_TARGET_BYTES)
-        return refuse_size(m, REQUEST, "target is too long");
+        return refuse_size(m, REQUEST, REASON_TARGET_TOO_LONG, "target is too long");
     const char *error = finish_request(m);
     return error ? refuse(m, REQUEST, error) : len;
 }

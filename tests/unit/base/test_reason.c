@@ -25,6 +25,8 @@ static void test_statuses_and_codes(void **state)
         {REASON_VISITOR_SLOW, "visitor_slow", 408, SIDE_VISITOR},
         {REASON_BAD_REQUEST, "bad_request", 400, SIDE_VISITOR},
         {REASON_HEAD_TOO_LARGE, "head_too_large", 431, SIDE_VISITOR},
+        {REASON_TARGET_TOO_LONG, "target_too_long", 414, SIDE_VISITOR},
+        {REASON_RATE_LIMITED, "rate_limited", 429, SIDE_VISITOR},
         {REASON_BODY_TOO_LARGE, "body_too_large", 413, SIDE_VISITOR},
         {REASON_NO_TUNNEL, "no_tunnel", 502, SIDE_TUNNEL},
         {REASON_TUNNEL_BUSY, "tunnel_busy", 503, SIDE_TUNNEL},

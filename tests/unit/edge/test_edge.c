@@ -181,6 +181,9 @@ static int start(void **state)
         .base_host = "tnl.test",
         .max_request_body = 1000 * 1000,
         .answer_timeout_ms = 60000,
+        .head_timeout_ms = 60000,
+        .idle_timeout_ms = 60000,
+        .stall_timeout_ms = 60000,
         .guest = {guest_wants, guest_open, guest_pong, &guest_events, &guest},
     });
     on_worker(worker_at(group, 0), claim, &published);
