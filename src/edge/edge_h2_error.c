@@ -49,6 +49,8 @@ static enum grpc_status status_of(unsigned http)
     case 504:
         return GRPC_UNAVAILABLE;
     case 413:
+    case 414:
+    case 429:
     case 431:
         return GRPC_RESOURCE_EXHAUSTED;
     case 408:

@@ -86,16 +86,8 @@ void h2_earn_sent(struct h2_session *s, size_t bytes)
     bucket_give(&s->allowance, 2 + (uint32_t)(bytes / SENT_PER_TOKEN), FRAME_BURST);
 }
 
-static int on_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *arg)
+void h2_set_flood_limits(nghttp2_option *option)
 {
-    (void)ng;
-    (void)hd;
-    return h2_spend(arg, 1) ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
-}
-
-void h2_set_flood_limits(nghttp2_session_callbacks *callbacks, nghttp2_option *option)
-{
-    nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, on_begin_frame);
     nghttp2_option_set_max_continuations(option, CONTINUATION_MAX);
     nghttp2_option_set_stream_reset_rate_limit(option, RESET_BURST, RESET_RATE);
 }

@@ -24,7 +24,10 @@ struct h2_session {
     size_t stream_count;
     struct head *incoming;
     bool incoming_too_large, target_too_long;
-    struct bucket allowance; /* for frames */
+    bool server;
+    int32_t newest;           /* stream that the peer opened */
+    int32_t gap_from, gap_to; /* the last streams it skipped lie between these two */
+    struct bucket allowance;  /* for frames */
     bool flooded;
     struct chain *out; /* during h2_output */
     size_t out_limit;
@@ -57,7 +60,7 @@ void h2_set_output_callbacks(nghttp2_session_callbacks *callbacks);
 /* ---- h2_flood.c ------------------------------------------------------------------------------------------------ */
 
 void h2_flood_start(struct h2_session *s);
-void h2_set_flood_limits(nghttp2_session_callbacks *callbacks, nghttp2_option *option);
+void h2_set_flood_limits(nghttp2_option *option);
 /* Takes tokens from the allowance. False when it is spent: the session is flooded, and a GOAWAY that says so queued. */
 bool h2_spend(struct h2_session *s, uint32_t tokens);
 /* The same without a look at the allowance, for floods that nghttp2 saw. */
