@@ -32,6 +32,11 @@ bool budget_grow(size_t bytes)
     return take_below(bytes, budget / 10 * 8);
 }
 
+bool budget_charge(size_t bytes)
+{
+    return atomic_fetch_add_explicit(&used, bytes, memory_order_relaxed) + bytes <= budget;
+}
+
 void budget_give(size_t bytes)
 {
     atomic_fetch_sub_explicit(&used, bytes, memory_order_relaxed);

@@ -15,6 +15,8 @@ void budget_set(size_t bytes);
 bool budget_take(size_t bytes);
 /* Books bytes for the growth of a running one; false already above 80 %. */
 bool budget_grow(size_t bytes);
+/* Books bytes that are here already, because their sender asks nobody; false when that is over the budget. */
+bool budget_charge(size_t bytes);
 void budget_give(size_t bytes);
 
 /* Bytes booked at the moment. */

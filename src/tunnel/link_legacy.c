@@ -19,6 +19,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "http/h2.h"
+#include "tunnel/budget.h"
 #include "tunnel/link_impl.h"
 
 #define ABANDONED_BODIES_MAX 32
@@ -153,16 +154,21 @@ static void give_window_back(struct link *link)
     link->withheld = 0;
 }
 
+/* What is held counts in the process's budget. When that is spent, those who lag are not waited for. */
 void link_legacy_held(struct link_exchange *ex, size_t n)
 {
+    bool fits = budget_charge(n);
     ex->held += n;
-    if (ex->held > LIMIT_LEGACY_BACKLOG_BYTES && !deadline_armed(&ex->link->stall))
-        deadline_arm(ex->link->worker, &ex->link->stall, LIMIT_LEGACY_STALL_MS);
+    if (ex->held > LIMIT_LEGACY_BACKLOG_BYTES && (!fits || !deadline_armed(&ex->link->stall)))
+        deadline_arm(ex->link->worker, &ex->link->stall, fits ? LIMIT_LEGACY_STALL_MS : 0);
 }
 
 void link_legacy_left(struct link_exchange *ex, size_t n)
 {
-    ex->held -= n < ex->held ? n : ex->held;
+    if (n > ex->held)
+        n = ex->held;
+    ex->held -= n;
+    budget_give(n);
     ex->moved = true;
     if (deadline_armed(&ex->link->stall) && !anyone_lags(ex->link))
         give_window_back(ex->link);
@@ -182,6 +188,7 @@ void link_legacy_stalled(struct deadline *deadline)
             moving = true;
             continue;
         }
+        budget_give(ex->held);
         ex->held = 0;
         half_close(&ex->half, REASON_VISITOR_SLOW,
                    at_service ? "the local service does not take the request's body"

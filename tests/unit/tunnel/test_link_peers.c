@@ -1,4 +1,6 @@
 /* The server's link against peers that are broken, hostile or old. */
+#include <time.h>
+
 #include "tunnel/link_stage.h"
 
 /* ---- broken peers ------------------------------------------------------------------------------------------------ */
@@ -172,8 +174,29 @@ static void a_lagging_visitor_who_leaves_holds_nobody(void **state)
     step(flood_answer, NULL);
     step(answer_second, NULL);
     assert_true(stage.visits[0].received <= 17UL * 1024 * 1024); /* one stream window */
+    assert_true(budget_used() >= stage.visits[0].received);      /* what is held here is booked */
     assert_int_equal(stage.visits[1].received, 0);
     step(leave, &stage.visits[0]);
+    assert_int_equal(stage.visits[1].received, 1000);
+    assert_true(budget_used() <= 4UL * LIMIT_WINDOW_BYTES);
+}
+
+/* Without budget nobody waits for a visitor that lags. */
+static void a_lagging_visitor_is_let_go_when_memory_is_spent(void **state)
+{
+    (void)state;
+    step(visit_get, NULL);
+    step(visit_get, NULL);
+    stage.visits[0].keeps = true;
+    budget_set(2UL * 1024 * 1024);
+    step(flood_answer, NULL);
+    const struct timespec tick = {.tv_nsec = 20 * 1000 * 1000};
+    for (int i = 0; i < 100 && !stage.visits[0].was_reset; i++)
+        nanosleep(&tick, NULL); /* 2 s of the 5 for which it would be waited for */
+    budget_set(LIMIT_BUDGET_BYTES);
+    assert_true(stage.visits[0].was_reset);
+    assert_int_equal(stage.visits[0].reason, REASON_VISITOR_SLOW);
+    step(answer_second, NULL);
     assert_int_equal(stage.visits[1].received, 1000);
 }
 
@@ -188,6 +211,7 @@ int main(void)
         OLD(a_known_length_is_cancelled),
         OLD(an_unknown_length_stays_open),
         OLD(a_lagging_visitor_who_leaves_holds_nobody),
+        OLD(a_lagging_visitor_is_let_go_when_memory_is_spent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
