@@ -3,7 +3,8 @@
  *
  *     the session never worked              back-off 1, 2, 4 ... 60 s
  *     it worked for STABLE_MS, or drained   at once, after a small random wait
- *     it worked and fell soon after         back-off of its own, so that a session that falls at once is no hot loop
+ *     it worked and fell soon after         back-off of its own, so that a session that falls at once is no hot loop;
+ *                                           to 8 s, because a server that welcomes is there
  *     the machine slept                     at once: the old connection is dead, whatever it looks like
  *
  * A session that drains goes on with its requests beside the new one; sessions in that state are `retiring`.
@@ -25,6 +26,7 @@
 #include "tunnel/backoff.h"
 
 #define STABLE_MS        5000 /* a session that lived so long worked */
+#define FALL_MAX_MS      8000 /* the longest wait after one that did not: a line that falters is no server that refuses */
 #define SOON_MS          250  /* "at once", spread over the clients of a server that went away */
 #define CLOCK_MS         1000 /* how often the clocks are compared: what "at once" is after a sleep */
 #define RETIRING_MAX     4    /* sessions that finish their requests; more means a server that drains in a loop */
@@ -254,6 +256,8 @@ static uint64_t wait_after(struct client *c, const struct session_end *end)
         return backoff_next(&c->refusals);
     if (end->lived_ms < STABLE_MS || end->result == SESSION_TAKEN_OVER) {
         uint64_t wait = backoff_next(&c->falls);
+        if (end->result != SESSION_TAKEN_OVER && wait > FALL_MAX_MS)
+            return FALL_MAX_MS - random_below(FALL_MAX_MS / 4);
         return wait < LIMIT_BACKOFF_FIRST_MS ? LIMIT_BACKOFF_FIRST_MS : wait;
     }
     backoff_reset(&c->falls);
