@@ -8,6 +8,7 @@ The suite tries a sample of the allocations. KAVILO_EVERY_ALLOCATION=1 tries all
 import os
 import pathlib
 import random
+import signal
 
 import pytest
 
@@ -186,7 +187,9 @@ def test_client(make_server, make_origin, make_client, tmp_path):
             if alive:
                 client.wait_ready(seconds=STEP)
                 wait_until(lambda c=client: served(server, c), STEP, f"{what}: the next request is right")
-                client.program.send_signal(15)
+                client.program.send_signal(signal.SIGTERM)
                 assert client.program.wait_exit() == 0, what
             else:
-                assert client.program.wait_exit() in (1, 2), f"{what}: {client.program.stderr()}"
+                # Before its first line libuv registers a handler for forks, and aborts where there is no memory for it.
+                unborn = -signal.SIGABRT if not client.program.stderr() else 1
+                assert client.program.wait_exit() in (1, 2, unborn), f"{what}: {client.program.stderr()}"
