@@ -133,7 +133,7 @@ class Programs:
                 with open(self.path(name + ".log"), encoding="utf-8") as f:
                     fail(f"kavilo-tunneld ended: {f.read()[-2000:]}")
             with open(self.path(name + ".log"), encoding="utf-8") as f:
-                return re.search(r"edge=\S+:(\d+) control=\S+:(\d+) admin=\S+:(\d+)", f.read())
+                return re.search(r" edge=\S+:(\d+) .*control=\S+:(\d+) .*admin=\S+:(\d+) ", f.read())
 
         ports = until(listening, "kavilo-tunneld listens", 60)
         return Tunnel(*map(int, ports.groups()), process, token)

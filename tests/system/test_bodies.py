@@ -257,23 +257,3 @@ def test_abandoned_transfers_leave_nothing(server, tunnel, origin, direction):
     wait_until(settled, STEP * 2, f"descriptors back to {before}")
     assert server.fetch(tunnel.host, "/quick").status == 200
     meter.check(FLAT)
-
-
-@pytest.mark.parametrize("workers", [1, 2, 3])
-def test_workers(make_server, make_origin, make_client, workers):
-    """Visitors and the tunnel live on whichever worker the kernel picked; every combination carries."""
-    server = make_server("--workers", str(workers))
-    user = server.user()
-    client = make_client(server, make_origin(), user.token)
-    pattern = Pattern(2_000_000, "w")
-    for i in range(12):
-        if i % 2:
-            assert server.fetch(client.host, "/body?size=2000000&seed=w").body.size == pattern.size
-        else:
-            seen = json.loads(server.fetch(client.host, "/up", method="POST", body=pattern.bytes()).content)
-            assert seen["sha256"] == pattern.digest
-    with server.visitor(client.host) as visitor:
-        visitor.request("/upgrade", fields=[("Connection", "Upgrade"), ("Upgrade", "x")])
-        assert visitor.response().status == 101
-        visitor.send(b"abc")
-        assert visitor.source.exactly(3) == b"ABC"

@@ -182,7 +182,8 @@ def test_stalled_transfers_hold_up_nobody(fast_tunnel, service, upload):
         wait_until(lambda: Metrics(server)("kavilo_chunks_live") <= idle_chunks + 2, STEP, "all chunks are freed")
     report(f"{STALLED} stalled {'uploads' if upload else 'downloads'}: {shown(rates)} of the rate kept, {shown(costs)} of "
            f"the processor time a request; granted {granted / MiB:.1f} MiB, bound {bound / MiB:.0f} MiB; {grown(meter)}")
-    assert statistics.median(costs) <= COST, costs
+    if not SANITIZER:  # they are slow to fill the sockets' buffers, and are at it still
+        assert statistics.median(costs) <= COST, costs
     if FULL:
         assert statistics.median(rates) >= KEPT, rates
 
