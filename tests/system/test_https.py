@@ -47,7 +47,7 @@ def ask(server, raw):
         ("GET", BASE_HOST, "/", "/"),
         ("GET", "a." + BASE_HOST, f"http://a.{BASE_HOST}/abs?x", "/abs?x"),
         ("OPTIONS", "a." + BASE_HOST, "*", ""),
-        ("GET", "a." + BASE_HOST, "/" + "l" * 16000, "/" + "l" * 16000),
+        pytest.param("GET", "a." + BASE_HOST, "/" + "l" * 16000, "/" + "l" * 16000, id="a long target"),
     ],
 )
 def test_redirects(https, method, host, target, path):
@@ -75,7 +75,7 @@ def test_redirects(https, method, host, target, path):
         (b"GET / HTTP/1.1\nHost: a.tnl.test\n\n", 400),
         (b"GET /\r\n", 400),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: a.tnl.test\r\nX: " + b"x" * 40000 + b"\r\n\r\n", 431),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: a.tnl.test\r\nX: " + b"x" * 40000 + b"\r\n\r\n", 431, id="a long head"),
     ],
 )
 def test_redirects_nobody_elsewhere(https, raw, status):

@@ -230,6 +230,29 @@ def test_failures_are_counted_and_quiet(server):
     assert len(server.program.stderr().splitlines()) == lines
 
 
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+def test_idle_connections_are_cheap(make_server, pair, version):
+    """Keys and a little state, no buffers: what a visitor holds who says nothing more."""
+    server = make_server(tls=pair, level="info")
+    context = pair.client()
+    context.minimum_version = context.maximum_version = getattr(ssl.TLSVersion, version)
+
+    def visit(count):
+        visitors = [server.visitor("nobody." + BASE_HOST, tls=context) for _ in range(count)]
+        for visitor in visitors:
+            assert visitor.request().response().content
+        return visitors
+
+    for visitor in visit(20):  # by now whatever is allocated once has been
+        visitor.close()
+    wait_until(lambda: metrics(server)["kavilo_edge_connections"] == 0, what="they are gone")
+    meter, count = RssMeter(server.program), 300
+    visitors = visit(count)
+    meter.check(count * 24 * 1024)
+    for visitor in visitors:
+        visitor.close()
+
+
 # ---- renewal ----
 
 
