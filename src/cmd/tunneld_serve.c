@@ -15,6 +15,7 @@
 #include "cmd/tunneld_serve.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
@@ -278,6 +279,7 @@ static int start(struct server *server)
         .head_timeout_ms = (unsigned)s->head_timeout_ms,
         .idle_timeout_ms = (unsigned)s->idle_timeout_ms,
         .stall_timeout_ms = (unsigned)s->stall_timeout_ms,
+        .upgrade_idle_ms = s->upgrade_idle_ms > UINT_MAX ? UINT_MAX : (unsigned)s->upgrade_idle_ms,
         .hsts = s->hsts[0] ? s->hsts : NULL,
         .https_port = control.public_port,
         .trusted_proxies = s->trusted_proxies.count > 0 ? &s->trusted_proxies : NULL,

@@ -203,6 +203,12 @@ static int set_grace(void *into, const char *value, char *error)
     return cli_set_duration(&s->grace_ms, value, error);
 }
 
+static int set_upgrade_idle(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    return cli_set_duration(&s->upgrade_idle_ms, value, error);
+}
+
 static int set_answer_timeout(void *into, const char *value, char *error)
 {
     struct serve_settings *s = into;
@@ -320,6 +326,8 @@ const struct cli_option serve_options[] = {
     {"max-request-body-bytes", "BYTES", NULL, "larger request bodies get 413 (no limit)", .set = set_max_request_body},
     {"memory-budget", "BYTES", NULL, "for bodies on their way; new requests get 503 when it is spent (1G)",
      .set = set_memory_budget},
+    {"upgrade-idle-timeout", "TIME", NULL,
+     "WebSockets and other upgrades that carry nothing for so long are closed (never)", .set = set_upgrade_idle},
     {"response-timeout", "TIME", NULL, "from the end of a request to the head of its answer (120s)",
      .set = set_answer_timeout},
     {"head-timeout", "TIME", NULL, "for a visitor's TLS handshake and request head (15s)", .set = set_head_timeout},

@@ -157,6 +157,8 @@ static void on_reading_expired(struct deadline *deadline)
             edge_h1_cut(h1, REASON_VISITOR_GONE, "the visitor closed");
         else
             await_half_closed(h1);
+    } else if (x && x->upgraded) {
+        edge_h1_close(h1, REASON_IDLE, "nothing came either way");
     } else if (x && h1->input.len > 0 && half_credit(&x->half) == 0) {
         edge_h1_fail(h1, REASON_CLIENT_TIMEOUT, "the tunnel takes nothing of the request's body");
     } else if (x) {
@@ -353,9 +355,18 @@ static bool take_body(struct edge_h1 *h1, struct slice *input)
     }
 }
 
+void edge_h1_await_raw(struct edge_h1 *h1)
+{
+    unsigned ms = h1->edge->settings.upgrade_idle_ms;
+    if (ms > 0)
+        deadline_arm(edge_h1_worker(h1), &h1->reading, ms);
+}
+
 static void take_raw(struct edge_h1 *h1, struct slice *input)
 {
     struct edge_exchange *x = h1->exchange;
+    if (input->len > 0)
+        edge_h1_await_raw(h1);
     while (input->len > 0 && half_credit(&x->half) > 0) {
         size_t n = input->len < half_credit(&x->half) ? input->len : half_credit(&x->half);
         if (!send_up(h1, (struct slice){input->data, n}))

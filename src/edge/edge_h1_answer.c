@@ -82,6 +82,7 @@ static void begin_raw(struct edge_exchange *x)
     x->upgraded = true;
     x->body_done = false;
     deadline_cancel(&x->h1->reading);
+    edge_h1_await_raw(x->h1);
 }
 
 static void on_interim(struct edge_exchange *x, const struct head *head)
@@ -168,6 +169,8 @@ static void on_body(void *owner, struct chunk *chunk)
     if (x->framing == HTTP1_LENGTH)
         x->answer_left -= chunk->len;
     x->owed += chunk->len;
+    if (x->upgraded)
+        edge_h1_await_raw(x->h1);
     edge_h1_await_visitor(x->h1);
     x->h1->unsent_before += chunk->len;
     write_chunk(x, chunk);

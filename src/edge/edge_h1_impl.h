@@ -39,7 +39,7 @@ struct edge_h1 {
     bool processing, eof, closing;
     bool sent_since;         /* output left since `reading` was armed behind the visitor's end */
     size_t unsent_before;    /* output that waited when `writing` was armed */
-    struct deadline reading; /* a head, a body's progress, or the idle time */
+    struct deadline reading; /* a head, a body's progress, the idle time, an upgrade's too */
     struct deadline writing; /* a visitor that takes nothing */
     struct edge_h1 *prev, *next;
     struct free_node free;
@@ -62,6 +62,8 @@ void edge_h1_cut(struct edge_h1 *h1, enum close_reason reason, const char *text)
 void edge_h1_fail(struct edge_h1 *h1, enum close_reason reason, const char *text);
 /* Output was queued: the visitor has to take some of it in time. */
 void edge_h1_await_visitor(struct edge_h1 *h1);
+/* Bytes of an upgraded connection came, either way: its idle time begins anew. */
+void edge_h1_await_raw(struct edge_h1 *h1);
 /* True when so much output waits for the visitor that its next request has to. */
 bool edge_h1_is_choked(const struct edge_h1 *h1);
 /* Looks again at the input that was kept. */

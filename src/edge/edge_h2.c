@@ -155,7 +155,9 @@ static void fail_stream(struct edge_stream *s, enum close_reason reason, const c
 static void on_upload_expired(struct deadline *deadline)
 {
     struct edge_stream *s = (struct edge_stream *)((char *)deadline - offsetof(struct edge_stream, upload));
-    if (s->pending.bytes > 0)
+    if (s->connects && s->answered)
+        fail_stream(s, REASON_IDLE, "nothing came either way");
+    else if (s->pending.bytes > 0)
         fail_stream(s, REASON_CLIENT_TIMEOUT, "the tunnel takes nothing of the request's body");
     else
         fail_stream(s, REASON_VISITOR_SLOW, "the request's body made no progress");
@@ -196,8 +198,11 @@ static void on_answer_expired(struct deadline *deadline)
  * its business: a gRPC stream may be silent for hours, and so may raw bytes. */
 static void await_body(struct edge_stream *s)
 {
+    unsigned idle_ms = s->h2->edge->settings.upgrade_idle_ms;
     s->moved = 0;
-    if (s->body_sent || s->connects || s->answered)
+    if (s->connects && s->answered && idle_ms > 0)
+        deadline_arm(s->h2->worker, &s->upload, idle_ms);
+    else if (s->body_sent || s->connects || s->answered)
         deadline_cancel(&s->upload);
     else
         deadline_arm(s->h2->worker, &s->upload, s->h2->edge->settings.stall_timeout_ms);
@@ -226,7 +231,7 @@ static bool send_up(struct edge_stream *s)
         while ((chunk = chain_pop(&part)))
             half_send_data(&s->half, chunk);
         h2_consume(s->stream, n);
-        if ((s->moved += n) >= LIMIT_PROGRESS_BYTES)
+        if ((s->moved += n) >= LIMIT_PROGRESS_BYTES || s->connects)
             await_body(s);
     }
     bool waits_for_switch = s->connects && !s->answered;
@@ -544,6 +549,8 @@ static void on_body(void *owner, struct chunk *chunk)
     if (s->has_length)
         s->answer_left -= chunk->len;
     s->owed += chunk->len;
+    if (s->connects)
+        await_body(s);
     await_visitor(s);
     s->queued += chunk->len;
     chain_push(h2_stream_output(s->stream), chunk);

@@ -80,7 +80,7 @@ static inline void check_pieces(struct slice input, const char *to_method, ssize
 /* Fields that cross a hop, in their order; framing is compared apart. */
 static inline size_t next_end_to_end(const struct head *h, size_t i)
 {
-    while (i < h->count && (forward_is_hop_by_hop(h->fields[i].name) ||
+    while (i < h->count && (forward_is_hop_by_hop(field_id(&h->fields[i])) ||
                             slice_equals_nocase(h->fields[i].name, SLICE("content-length"))))
         i++;
     return i;

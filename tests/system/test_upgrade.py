@@ -9,10 +9,13 @@ import pytest
 import websockets
 import websockets.exceptions
 
+from websockets.frames import Opcode
+
 from harness.http1 import Broken, Pattern
+from harness.process import RssMeter
 from harness.settings import MiB, SANITIZER, STEP
 from harness.wait import stays, wait_until
-from harness.websocket import WebSocketService
+from harness.websocket import H2Socket, IdleService, WebSocketService
 
 
 @pytest.fixture
@@ -85,8 +88,13 @@ def test_close_codes(socket_to, service):
     wait_until(lambda: (4000, "goodbye") in service.closes, what="the visitor's close code at the service")
 
 
+LARGE = 64 * MiB if not SANITIZER else 4 * MiB
+
+
+@pytest.mark.first
 def test_large_messages(socket_to):
-    message = os.urandom(MiB) * (16 if not SANITIZER else 4)
+    """One message of 64 MiB there and back, in one frame."""
+    message = os.urandom(MiB) * (LARGE // MiB)
 
     async def talk():
         async with socket_to(compression=None) as ws:
@@ -94,6 +102,73 @@ def test_large_messages(socket_to):
             assert await ws.recv() == message
 
     run(talk())
+
+
+@pytest.mark.parametrize("with_tls", [False, pytest.param(True, marks=pytest.mark.first)], ids=["h2c", "tls"])
+def test_over_http2(make_server, service, make_client, pair, with_tls):
+    """RFC 8441: text, fragments, ping, a large message, close code; and an ordinary answer where nobody upgrades."""
+    server = make_server(tls=pair if with_tls else None)
+    client = make_client(server, service.url, server.user().token)
+    ws = H2Socket(server.edge, client.host, tls=server.tls.client(["h2"]) if with_tls else None)
+    assert ws.status == 200
+    ws.send(b"hello", Opcode.TEXT)
+    assert ws.receive() == (Opcode.TEXT, b"hello")
+    ws.send(b"in ", Opcode.TEXT, fin=False)
+    ws.send(b"two", Opcode.CONT)
+    assert ws.receive() == (Opcode.TEXT, b"in two")
+    ws.send(b"are you there", Opcode.PING)
+    assert ws.receive() == (Opcode.PONG, b"are you there")
+    if with_tls:
+        message = os.urandom(MiB) * (LARGE // MiB)
+        ws.send(message)
+        assert ws.receive() == (Opcode.BINARY, message)
+    ws.send(b"close please", Opcode.TEXT)
+    assert ws.receive() == (Opcode.CLOSE, (4321).to_bytes(2, "big") + b"as you wish")
+    ws.close()
+
+
+@pytest.mark.parametrize("status", [403, 426])
+def test_refusal_over_http2_keeps_its_body(server, user, make_origin, make_client, status):
+    client = make_client(server, make_origin(lambda ex: ex.reply("no, because", status, [("Upgrade", "other")])), user.token)
+    ws = H2Socket(server.edge, client.host)
+    assert ws.status == status
+    ws.wait_end()
+    assert bytes(ws.data) == b"no, because"
+    ws.close()
+
+
+def test_a_thousand_idle_sockets(make_server, make_client, capsys):
+    """Each is kept, answers at the end, and costs the programs little meanwhile."""
+    count = 1000 if not SANITIZER else 100
+    server = make_server("--max-concurrent", str(count + 10))
+    service = IdleService()
+    client = make_client(server, service.url, server.user().token)
+    head = f"GET / HTTP/1.1\r\nHost: {client.host}\r\nConnection: Upgrade\r\nUpgrade: echo/1\r\n\r\n".encode()
+
+    async def open_one(limit):
+        async with limit:
+            reader, writer = await asyncio.open_connection(*server.edge)
+            writer.write(head)
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+            return reader, writer
+
+    async def talk():
+        limit = asyncio.Semaphore(50)
+        first = await open_one(limit)
+        meter = RssMeter(server.program, client.program)
+        opened = await asyncio.gather(*[open_one(limit) for _ in range(count - 1)])
+        meter.check(count * 24 * 1024)
+        for reader, writer in [first, *opened]:
+            writer.write(b"x")
+        for reader, writer in [first, *opened]:
+            assert await reader.readexactly(1) == b"x"
+            writer.close()
+        return {p.name: (meter.peak[p] - meter.start[p]) // count for p in meter.programs}
+
+    used = asyncio.run(asyncio.wait_for(talk(), STEP * 4))
+    with capsys.disabled():
+        print(f" bytes a socket: {used} ", end="")
+    service.close()
 
 
 def test_many_sockets(socket_to, service):
@@ -248,6 +323,40 @@ def test_idle_upgrade_is_left_alone(server, tunnel):
         visitor.sock.settimeout(STEP)
         visitor.send(b"still here")
         assert visitor.source.exactly(10) == b"STILL HERE"
+
+
+@pytest.mark.parametrize("protocol", ["h1", "h2"])
+def test_idle_timeout(make_server, service, make_client, protocol):
+    """--upgrade-idle-timeout ends a socket that carries nothing, and not one that pings now and then."""
+    server = make_server("--upgrade-idle-timeout", "700ms")
+    client = make_client(server, service.url, server.user().token)
+
+    def talk_over_h1():
+        async def talk():
+            async with websockets.connect(f"ws://{client.host}/", host=server.edge[0], port=server.edge[1],
+                                          ping_interval=0.1, open_timeout=STEP) as busy:
+                idle = await websockets.connect(f"ws://{client.host}/", host=server.edge[0], port=server.edge[1],
+                                                ping_interval=None, open_timeout=STEP)
+                with pytest.raises(websockets.exceptions.ConnectionClosed):
+                    await idle.recv()
+                await asyncio.sleep(0.5)  # the busy one is older than the time-out by now, and used all the time
+                await busy.send("still here")
+                assert await busy.recv() == "still here"
+
+        run(talk())
+
+    def talk_over_h2():
+        ws = H2Socket(server.edge, client.host)
+        for _ in range(5):
+            ws.send(b"ping me", Opcode.TEXT)
+            assert ws.receive()[0] == Opcode.PING
+            ws.send(b"from the service", Opcode.PONG)
+            assert ws.receive() == (Opcode.TEXT, b"pong came")
+        ws.wait_end()
+        ws.close()
+
+    talk_over_h1() if protocol == "h1" else talk_over_h2()
+    wait_until(lambda: service.open == 0, what="the service's sockets are closed")
 
 
 def test_client_gone_ends_an_upgrade(server, tunnel):
