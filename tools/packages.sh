@@ -10,7 +10,8 @@ declare -A packages=(
     [fuzz]='clang-14 libclang-rt-14-dev'
     [test]='libcmocka-dev b3sum nodejs openssl postgresql-15 sqlite3 curl iproute2 procps valgrind python3-pytest
             python3-pytest-xdist python3-cryptography python3-grpcio python3-h2 python3-hpack python3-websockets
-            nginx libnginx-mod-stream haproxy slowhttptest nftables tinyproxy-bin dante-server microsocks wrk'
+            nginx libnginx-mod-stream haproxy slowhttptest nftables tinyproxy-bin dante-server microsocks wrk
+            systemd'
     [bench]='nginx wrk nghttp2-client curl openssl openssh-server openssh-client python3 valgrind'
 )
 

@@ -31,9 +31,12 @@ struct newcomer {
     struct free_node free;
 };
 
+/* Counted to the turn's end: a drain never sees nobody between a newcomer and what it has become. */
 static void free_newcomer(struct free_node *node)
 {
-    free((char *)node - offsetof(struct newcomer, free));
+    struct newcomer *n = (struct newcomer *)((char *)node - offsetof(struct newcomer, free));
+    atomic_fetch_sub_explicit(&edge_local(n->edge)->alive, 1, memory_order_relaxed);
+    free(n);
 }
 
 static void leave(struct newcomer *n)
@@ -137,6 +140,7 @@ void edge_accept(struct edge *edge, int fd)
     }
     n->edge = edge;
     DL_APPEND(edge_local(edge)->newcomers, n);
+    atomic_fetch_add_explicit(&edge_local(edge)->alive, 1, memory_order_relaxed);
     n->deadline.expired = on_expired;
     deadline_arm(worker_current(), &n->deadline, edge->settings.head_timeout_ms);
     edge_expect_proxy_header(edge, n->conn);

@@ -708,6 +708,8 @@ void edge_h2_start(struct edge *edge, struct conn *conn, struct slice first)
     if (h2_conn_new(conn, &options, &h2_events, h2, first, &h2->conn) != KV_OK) {
         conn_abort(conn, false);
         dispose(h2);
+    } else if (local->draining) {
+        edge_h2_last_call(h2);
     }
 }
 

@@ -115,12 +115,17 @@ class Script:
 
     def write(self, options=""):
         self.options.write_text(options)
-        self.file.write_text(
-            "#!/bin/bash\n"
+        self.replace(
             'for a; do [ "$a" = --log-level ] && break; args+=("$a"); done\n'  # what the last run added is behind it
             f'exec -a "$0" {TUNNELD} "${{args[@]}}" --log-level debug $(cat {self.options})\n'
         )
-        self.file.chmod(0o755)
+
+    def replace(self, lines, mode=0o755):
+        """As a package does it: the file that may be running is not written to."""
+        new = self.file.with_suffix(".new")
+        new.write_text("#!/bin/bash\n" + lines)
+        new.chmod(mode)
+        new.rename(self.file)
 
 
 @pytest.fixture
@@ -175,7 +180,7 @@ def test_failing_upgrades(scripted, make_origin, make_client):
         wait_until(lambda: len(server.program.log(message=re.compile("^upgrade failed"))) == count, what="it says so")
         poller.more(5)
 
-    script.file.chmod(0o644)
+    script.replace("", 0o644)
     fails(1)
     script.write("--workers none")
     fails(2)
@@ -184,10 +189,11 @@ def test_failing_upgrades(scripted, make_origin, make_client):
     poller.stop()
     assert poller.connections == 1
     assert client.ready == client.ready[:1], "no client was sent away"
-    script.file.write_text("#!/bin/bash\nsleep 60 & echo $! >&2; exec sleep 60\n")
+    script.replace("exec sleep 60\n")
     os.kill(line.pid, signal.SIGUSR2)
-    wait_until(lambda: server.program.log(message=re.compile("a successor is starting"), pid=re.compile(".")), what="it starts")
-    script.write()
+    wait_until(lambda: len(server.program.log(message=re.compile("a successor is starting"))) == 4, what="it starts")
+    os.kill(line.pid, signal.SIGUSR2)
+    server.program.wait_log(message="an upgrade is under way already")
 
 
 def test_deployed_clients_come_over(succession, make_origin):
