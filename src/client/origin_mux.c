@@ -344,6 +344,7 @@ enum close_reason origin_mux_error(const struct origin_mux *mux, const char **te
     return error == 0           ? REASON_NONE
            : error == KV_ENOMEM ? REASON_INTERNAL
            : error == KV_EPROTO ? REASON_ORIGIN_BAD_RESPONSE
+           : error == KV_ELIMIT ? REASON_ORIGIN_BAD_RESPONSE /* a flood of frames */
                                 : REASON_ORIGIN_CLOSED;
 }
 

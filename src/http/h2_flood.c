@@ -1,9 +1,9 @@
 /*
  * What keeps a peer from working us for nothing. Every frame that comes in costs a token of the session's allowance,
- * and what does work earns tokens: a request, a body's bytes, and the bytes that we send, which the peer acknowledges
- * with WINDOW_UPDATE. What is left over is frames for their own sake (PING, SETTINGS, PRIORITY, empty DATA), and a peer
- * that spends faster than FRAME_RATE floods us, whatever the frames are. Not counted is what nghttp2 skips unread,
- * unknown types and frames for streams that are gone: it costs no more than its bytes.
+ * and what does work earns tokens: a request, theirs or ours, a body's bytes, and the bytes that we send, which the
+ * peer acknowledges with WINDOW_UPDATE. What is left over is frames for their own sake (PING, SETTINGS, PRIORITY, empty
+ * DATA), and a peer that spends faster than FRAME_RATE floods us, whatever the frames are. Not counted is what nghttp2
+ * skips unread, unknown types and frames for streams that are gone: it costs no more than its bytes.
  */
 #include <time.h>
 

@@ -168,6 +168,7 @@ struct h2_stream *h2_request(struct h2_session *s, const struct head *head, bool
         h2_stream_free(stream);
         return NULL;
     }
+    h2_earn_request(s); /* its answer's frames are work that we asked for */
     h2_wake(s);
     return stream;
 }

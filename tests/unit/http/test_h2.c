@@ -515,6 +515,19 @@ static void floods_end_the_session(void **state)
     }
 }
 
+/* Many answers with hardly anything in them are no flood, to whoever asked for them. */
+static void small_answers_are_no_flood(void **state)
+{
+    (void)state;
+    for (unsigned i = 1; i <= 3000; i++) {
+        request(true);
+        settle(SIZE_MAX);
+        respond(204, true);
+        settle(SIZE_MAX);
+        assert_int_equal(client.responses, i);
+    }
+}
+
 static void a_reset_flood_ends_the_session(void **state)
 {
     (void)state;
@@ -561,6 +574,7 @@ int main(void)
         TEST(a_muted_session_says_nothing),
         TEST(pings_are_answered),
         TEST(floods_end_the_session),
+        TEST(small_answers_are_no_flood),
         TEST(a_reset_flood_ends_the_session),
         TEST(garbage_is_no_http2),
     };
