@@ -29,6 +29,7 @@ struct h2_signs {
     uint64_t heard;        /* worker_now() when bytes last came from it, of whatever kind */
     uint64_t acknowledged; /* bytes of ours that have reached its machine, since the beginning */
     bool sending;          /* further ones have not */
+    bool window_shut;      /* its machine has no room for them */
 };
 
 struct h2_options {
@@ -119,7 +120,8 @@ void h2_goaway(struct h2_session *session, uint32_t error_code);
 void h2_goaway_soon(struct h2_session *session);
 /* Fills in what the connection knows of the peer; untouched where there is none. */
 void h2_signs(const struct h2_session *session, struct h2_signs *out);
-/* Has the connection end when the peer's machine acknowledges nothing for so long (conn_set_user_timeout). */
+/* Has the connection end when the peer's machine acknowledges nothing for so long (conn_set_user_timeout); 0: as long
+ * as the system has it. */
 void h2_set_user_timeout(struct h2_session *session, unsigned ms);
 /* Asks for no new streams, while those on the way are still taken; h2_goaway follows a moment later (RFC 9113, 6.8). */
 void h2_shutdown_notice(struct h2_session *session);

@@ -174,12 +174,16 @@ static void on_wake(void *arg)
 static void on_signs(void *arg, struct h2_signs *out)
 {
     const struct h2_conn *hc = arg;
-    size_t unacknowledged;
+    struct conn_progress progress;
     if (!hc->conn)
         return;
-    out->heard = hc->heard;
-    out->acknowledged = conn_acknowledged(hc->conn, &unacknowledged);
-    out->sending = unacknowledged > 0;
+    conn_progress(hc->conn, &progress);
+    *out = (struct h2_signs){
+        .heard = hc->heard,
+        .acknowledged = progress.acknowledged,
+        .sending = progress.sending,
+        .window_shut = progress.window_shut,
+    };
 }
 
 static void on_user_timeout(void *arg, unsigned ms)

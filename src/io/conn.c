@@ -284,17 +284,20 @@ size_t conn_unsent(const struct conn *conn)
     return conn->out.bytes + pending + (conn->tls ? conn_tls_unsent(conn->tls) : 0);
 }
 
-uint64_t conn_acknowledged(const struct conn *conn, size_t *unacknowledged)
+void conn_progress(const struct conn *conn, struct conn_progress *out)
 {
     uv_os_fd_t fd;
-    size_t queued = 0;
-    if (conn->has_handle && conn->state != CONN_CLOSED) {
-        queued = uv_stream_get_write_queue_size((const uv_stream_t *)&conn->tcp);
-        if (uv_fileno((const uv_handle_t *)&conn->tcp, &fd) == 0)
-            queued += socket_unacknowledged(fd);
+    struct socket_progress socket = {0};
+    size_t behind = 0;
+    if (conn->has_handle && conn->state != CONN_CLOSED && uv_fileno((const uv_handle_t *)&conn->tcp, &fd) == 0) {
+        socket_progress(fd, &socket);
+        behind = socket.unacknowledged + uv_stream_get_write_queue_size((const uv_stream_t *)&conn->tcp);
     }
-    *unacknowledged = queued + conn->out.bytes + (conn->tls ? conn_tls_unsent(conn->tls) : 0);
-    return conn->given - (queued < conn->given ? queued : conn->given);
+    *out = (struct conn_progress){
+        .acknowledged = conn->given - (behind < conn->given ? behind : conn->given),
+        .sending = behind > 0 || conn_unsent(conn) > 0,
+        .window_shut = socket.window_shut,
+    };
 }
 
 void conn_set_user_timeout(struct conn *conn, unsigned ms)

@@ -109,10 +109,15 @@ void conn_part(struct conn *conn);
  * The owner hears nothing more. NULL is legal. */
 void conn_abort(struct conn *conn, bool reset);
 
-/* Bytes that the peer's machine has acknowledged since the connection was made; *unacknowledged becomes how many it has
- * not, those included that have not left. A system call. */
-uint64_t conn_acknowledged(const struct conn *conn, size_t *unacknowledged);
-/* Has the connection end when nothing of what was sent is acknowledged for so long (socket_set_user_timeout). */
+struct conn_progress {
+    uint64_t acknowledged; /* bytes that have reached the peer's machine since the connection was made */
+    bool sending;          /* further ones have not */
+    bool window_shut;      /* the peer's machine has no room for them */
+};
+/* Two system calls. */
+void conn_progress(const struct conn *conn, struct conn_progress *out);
+/* Has the connection end when nothing of what was sent is acknowledged for so long; 0: as the system has it
+ * (socket_set_user_timeout). */
 void conn_set_user_timeout(struct conn *conn, unsigned ms);
 
 /* ---- facts ----------------------------------------------------------------------------------------------------- */

@@ -8,8 +8,8 @@
  * bounded by one read, because a paused connection reads no further.
  *
  * Layers can lie on each other: TLS to a server inside TLS to the proxy that leads to it. conn->tls is the one that the
- * owner speaks through; the ciphertext of a layer is the clear output of the one under it, and the clear input of the
- * lowest is the ciphertext of the one over it.
+ * owner speaks through; what a layer encrypts is clear output of the one under it, and what that one decrypts is
+ * ciphertext for the layer over it.
  */
 #include <openssl/bio.h>
 #include <openssl/err.h>

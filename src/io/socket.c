@@ -2,12 +2,14 @@
 #include "io/socket.h"
 
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #ifdef __linux__
 #include <linux/sockios.h>
+#include <linux/tcp.h> /* its tcp_info has the window, the C library's has not */
+#else
+#include <netinet/tcp.h>
 #endif
 
 #include "base/limits.h"
@@ -36,14 +38,20 @@ void socket_set_user_timeout(int fd, unsigned ms)
 #endif
 }
 
-size_t socket_unacknowledged(int fd)
+void socket_progress(int fd, struct socket_progress *out)
 {
+    *out = (struct socket_progress){0};
 #ifdef SIOCOUTQ
     int bytes = 0;
-    return ioctl(fd, SIOCOUTQ, &bytes) == 0 && bytes > 0 ? (size_t)bytes : 0;
+    struct tcp_info info = {0};
+    socklen_t len = sizeof(info);
+    if (ioctl(fd, SIOCOUTQ, &bytes) != 0 || bytes <= 0)
+        return;
+    out->unacknowledged = (size_t)bytes;
+    out->window_shut = getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 && info.tcpi_unacked == 0 &&
+                       info.tcpi_snd_wnd < out->unacknowledged;
 #else
     (void)fd;
-    return 0;
 #endif
 }
 

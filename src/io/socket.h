@@ -2,6 +2,7 @@
 #ifndef KV_IO_SOCKET_H
 #define KV_IO_SOCKET_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /* No delay, because output is coalesced already; keepalive, so that a dead peer of a silent connection (an idle
@@ -10,15 +11,19 @@
  * thread. */
 void socket_set_options(int fd);
 
-/* Ends the connection (ETIMEDOUT) when bytes that were sent stay unacknowledged, or the peer's window stays shut, for
- * so long (TCP_USER_TIMEOUT, RFC 5482), instead of after the quarter of an hour that retransmissions may take. Nothing
- * where the system has no such option. Any thread. */
+/* Ends the connection (ETIMEDOUT) when bytes that were sent stay unacknowledged for so long (TCP_USER_TIMEOUT, RFC
+ * 5482), instead of after the quarter of an hour that retransmissions may take; 0 goes back to that. Linux ends a
+ * connection then too whose window opens again and again but never wide enough for the segment that waits: that is for
+ * slow readers to be spared (socket_progress). Nothing where the system has no such option. Any thread. */
 void socket_set_user_timeout(int fd, unsigned ms);
 
-/* Bytes in the kernel's hands that the peer's machine has not acknowledged; 0 where the system does not tell. Any
- * thread.
- */
-size_t socket_unacknowledged(int fd);
+struct socket_progress {
+    size_t unacknowledged; /* bytes in the kernel's hands that the peer's machine has not acknowledged */
+    bool window_shut;      /* and none of them is on the way: the peer has too little room */
+};
+
+/* Zeros where the system does not tell. Any thread. */
+void socket_progress(int fd, struct socket_progress *out);
 
 /* Raises the process's soft limit of open descriptors to the hard one: a connection is one, and the usual soft limit of
  * 1024 is meant for programs that use select(2). At the start, before descriptors are many. */

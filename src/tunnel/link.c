@@ -183,7 +183,7 @@ void link_data(struct link *link, struct slice bytes)
 void link_pong(struct link *link, uint64_t opaque)
 {
     uint64_t now = worker_now(link->worker);
-    link->heard = now;
+    link->heard = link->answered = now;
     if (link->ping_sent_at == 0 || opaque != link->ping_opaque)
         return;
     uint32_t sample = (uint32_t)(now - link->ping_sent_at);
@@ -204,14 +204,40 @@ static void look_after(struct link *link, uint64_t ms)
     deadline_arm(link->worker, &link->liveness, ms);
 }
 
-/* Silence is no verdict while the PING cannot have been answered, or its answer cannot have been read: when what was
- * sent before it still makes its way through a slow line, or when this process itself was stopped and the answer may
- * lie in its socket. */
-static bool is_excused(struct link *link, const struct h2_signs *signs)
+/* What the last look and this one say together. */
+struct verdict {
+    uint64_t silence;    /* ms since anything came from the peer */
+    uint64_t unanswered; /* ms since it showed that it hears us */
+    bool progress;       /* what we send arrives, though not all of it has */
+    bool stuck;          /* it does not, though the peer has room for it */
+};
+
+/* Silence is no death while the PING cannot have been answered, because what was sent before it still makes its way
+ * through a slow line. And a peer that is heard may be out of reach: when only the way there is broken, its own PINGs
+ * come until it gives us up. */
+static const char *death(const struct link *link, const struct verdict *v)
 {
-    bool progress = signs->sending && signs->acknowledged > link->acknowledged;
-    bool was_stopped = worker_now(link->worker) - link->look_at >= link->terms.ping_ms / 2;
-    return progress || was_stopped;
+    if (v->silence >= link->terms.dead_ms && !v->progress)
+        return "nothing was heard for too long";
+    if (v->unanswered >= link->terms.dead_ms && v->stuck)
+        return "nothing that was sent arrives";
+    return NULL;
+}
+
+/* This process itself was stopped, or starved, so that the answer may lie in its socket. */
+static bool was_stopped(const struct link *link)
+{
+    return worker_now(link->worker) - link->look_at >= link->terms.ping_ms / 2;
+}
+
+/* TCP's own patience is as long as ours, but for a peer whose window is shut: it takes what it can when it can, and TCP
+ * would call that dead. It comes back when all has been taken. */
+static void set_user_timeout(struct link *link, const struct h2_signs *signs)
+{
+    bool wanted = !signs->window_shut && (link->user_timeout || !signs->sending);
+    if (wanted != link->user_timeout)
+        h2_set_user_timeout(h2_stream_session(link->stream), wanted ? link->terms.dead_ms : 0);
+    link->user_timeout = wanted;
 }
 
 /* Asks twice: by HTTP/2, whose answer measures the way, and by a message, which alone passes through a proxy that
@@ -224,6 +250,34 @@ static void ask(struct link *link)
         link_put(link, &(struct wire_message){.kind = WIRE_PING, .nonce = link->ping_opaque});
 }
 
+static struct verdict weigh(struct link *link, const struct h2_signs *signs)
+{
+    uint64_t now = worker_now(link->worker);
+    if (!signs->sending || signs->acknowledged > link->acknowledged)
+        link->moved = now;
+    bool stalled = now - link->moved >= link->terms.dead_ms / 2; /* slow lines have pauses too */
+    link->acknowledged = signs->acknowledged;
+    if (signs->heard > link->heard)
+        link->heard = signs->heard;
+    return (struct verdict){
+        .silence = now - link->heard,
+        .unanswered = now - link->answered,
+        .progress = signs->sending && !stalled,
+        .stuck = signs->sending && stalled && !signs->window_shut,
+    };
+}
+
+/* When to look again: each ping_ms, but not later than a deadline that is near. */
+static uint64_t next_look(const struct link *link, const struct verdict *v)
+{
+    uint64_t next = link->terms.ping_ms, dead = link->terms.dead_ms;
+    if (v->silence < dead && dead - v->silence < next)
+        next = dead - v->silence;
+    if (v->unanswered < dead && dead - v->unanswered < next)
+        next = dead - v->unanswered;
+    return next;
+}
+
 /* The peer is asked at each look, though it may be heard: it may be waiting for a sign of us behind a slow line of its
  * own, where what it sends arrives and its PINGs are the last in the queue. */
 static void on_liveness(struct deadline *deadline)
@@ -233,17 +287,15 @@ static void on_liveness(struct deadline *deadline)
     if (link->ended || !link->stream)
         return;
     h2_signs(h2_stream_session(link->stream), &signs);
-    if (signs.heard > link->heard)
-        link->heard = signs.heard;
-    uint64_t silence = worker_now(link->worker) - link->heard, dead = link->terms.dead_ms;
-    if (silence >= dead && !is_excused(link, &signs)) {
-        link_end(link, link->side == WIRE_FROM_SERVER ? REASON_CLIENT_GONE : REASON_IDLE,
-                 "nothing was heard for too long");
+    struct verdict verdict = weigh(link, &signs);
+    const char *text = was_stopped(link) ? NULL : death(link, &verdict);
+    if (text) {
+        link_end(link, link->side == WIRE_FROM_SERVER ? REASON_CLIENT_GONE : REASON_IDLE, text);
         return;
     }
-    link->acknowledged = signs.acknowledged;
+    set_user_timeout(link, &signs);
     ask(link);
-    look_after(link, silence < dead && dead - silence < link->terms.ping_ms ? dead - silence : link->terms.ping_ms);
+    look_after(link, next_look(link, &verdict));
 }
 
 /* ---- start ----------------------------------------------------------------------------------------------------- */
@@ -294,6 +346,8 @@ int link_start(struct link *link, const struct link_terms *terms)
     link->started = true;
     link->reader.limit = LIMIT_MESSAGE_BYTES;
     h2_set_user_timeout(h2_stream_session(link->stream), link->terms.dead_ms);
+    link->user_timeout = true;
+    link->answered = link->moved = worker_now(link->worker);
     send_ping(link);
     look_after(link, link->terms.ping_ms);
     return KV_OK;

@@ -40,7 +40,10 @@ struct link {
     uint64_t next_id;
 
     uint64_t heard;        /* worker_now() of the last bytes, whatever they were */
+    uint64_t answered;     /* of the last answer to a PING */
     uint64_t acknowledged; /* bytes of ours that had reached the peer's machine at the last look */
+    uint64_t moved;        /* of the last look that found some more there, or nothing left to send */
+    bool user_timeout;     /* TCP gives up by itself too */
     uint64_t look_at;      /* worker_now() when the next look is due */
     uint64_t ping_sent_at; /* 0: none outstanding */
     uint64_t ping_opaque;

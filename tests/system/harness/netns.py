@@ -52,6 +52,15 @@ class Namespace:
         """The wire goes dead here: nothing is sent or received, and nobody is told."""
         _ip("-n", self.name, "link", "set", self.device, "down")
 
+    def drop(self, *hooks):
+        """Packets of this direction ("input", "output") vanish here; the wire stays up, and nobody is told."""
+        rules = "".join(
+            f"add chain inet kavilo {hook} {{ type filter hook {hook} priority 0; policy drop; }}\n" for hook in hooks
+        )
+        done = subprocess.run(self.wrap + ["nft", "-f", "-"], input="add table inet kavilo\n" + rules, capture_output=True,
+                              text=True, check=False, timeout=10)
+        assert done.returncode == 0, done.stderr
+
     def plug(self):
         _ip("-n", self.name, "link", "set", self.device, "up")
 
@@ -106,6 +115,11 @@ class Namespaces:
             _ip("-n", one.name, "addr", "add", one.address, "peer", other.address, "dev", "kv0")
             _ip("-n", one.name, "link", "set", "kv0", "mtu", str(delay.MTU), "txqueuelen", "10000", "up")
         return pair
+
+    def delete(self, namespace):
+        """The host is gone, once the last process in it is."""
+        _ip("netns", "del", namespace.name)
+        self.names.remove(namespace.name)
 
     def close(self):
         for name in self.names:

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 
 from .wait import wait_until
 
@@ -13,16 +14,21 @@ class _Pair:
 
 
 class Proxy:
-    """Forwards to `target`. `near` is the side that dialled us, `far` the target's."""
+    """Forwards to `target`. `near` is the side that dialled us, `far` the target's. `rate` bytes a second pass, each way;
+    with a small `receive_buffer` what has to wait waits with its sender."""
 
-    def __init__(self, target):
+    def __init__(self, target, receive_buffer=None):
         self.target = target
+        self.rate = None
+        self.receive_buffer = receive_buffer
         self.refuse = False
         self.refused = 0
         self.frozen = threading.Event()
         self.frozen.set()  # set: flowing
         self.pairs = []
         self.listener = socket.create_server(("127.0.0.1", 0))
+        if receive_buffer:  # what is accepted inherits it
+            self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.port = self.listener.getsockname()[1]
         self.endpoint = f"http://127.0.0.1:{self.port}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -38,7 +44,7 @@ class Proxy:
                 near.close()
                 continue
             try:
-                far = socket.create_connection(self.target, timeout=5)
+                far = self._dial()
             except OSError:
                 near.close()
                 continue
@@ -50,10 +56,20 @@ class Proxy:
             threading.Thread(target=self._pump, args=(pair, near, far), daemon=True).start()
             threading.Thread(target=self._pump, args=(pair, far, near), daemon=True).start()
 
+    def _dial(self):
+        far = socket.socket()
+        far.settimeout(5)
+        if self.receive_buffer:
+            far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer)
+        far.connect(self.target)
+        return far
+
     def _pump(self, pair, source, sink):
         try:
-            while data := source.recv(65536):
+            while data := source.recv(65536 if self.rate is None else 1024):
                 self.frozen.wait()
+                if self.rate:
+                    time.sleep(len(data) / self.rate)  # the line itself
                 sink.sendall(data)
         except OSError:
             pass
