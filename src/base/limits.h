@@ -36,6 +36,9 @@
 #define LIMIT_BUDGET_BYTES         (1024UL * 1024 * 1024) /* credit granted in the whole process; above: 503 */
 #define LIMIT_BUDGET_MIN_BYTES     (1024 * 1024)          /* --memory-budget: room for eight exchanges at least */
 
+/* Descriptors that every loop is ready for from the start: 128 KiB of table, and more connections than most have */
+#define LIMIT_DESCRIPTORS_AHEAD    16384
+
 /* TCP keepalive of every connection, in seconds: a dead peer of a silent one is known after 30 + 3 * 10 */
 #define LIMIT_KEEPALIVE_IDLE_S     30
 #define LIMIT_KEEPALIVE_STEP_S     10

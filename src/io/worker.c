@@ -8,10 +8,14 @@
  */
 #include "io/worker.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/limits.h"
@@ -355,6 +359,38 @@ static bool dispose(struct worker *w)
     return closed;
 }
 
+static void on_never(uv_poll_t *poll, int status, int events)
+{
+    (void)poll;
+    (void)status;
+    (void)events;
+}
+
+/*
+ * libuv keeps a table by descriptor, lets it grow as descriptors come, and ends the process when there is no memory for
+ * that. So it grows now, by a descriptor with a high number that is watched for a moment, while having no memory is
+ * still an error at the start. A process that is allowed fewer descriptors needs no more.
+ */
+static void grow_watchers(uv_loop_t *loop)
+{
+    struct rlimit limit;
+    uv_poll_t poll;
+    int high = LIMIT_DESCRIPTORS_AHEAD - 1;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < LIMIT_DESCRIPTORS_AHEAD)
+        high = (int)limit.rlim_cur - 1;
+    int copy = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, high);
+    if (copy >= 0 && uv_poll_init(loop, &poll, copy) == 0) {
+        uv_poll_start(&poll, UV_READABLE, on_never);
+        uv_close((uv_handle_t *)&poll, NULL);
+        uv_run(loop, UV_RUN_NOWAIT);
+    }
+    if (copy >= 0)
+        close(copy);
+    if (fd >= 0)
+        close(fd);
+}
+
 static int start_one(struct worker *w)
 {
     w->scratch = malloc(LIMIT_READ_BYTES);
@@ -364,6 +400,7 @@ static int start_one(struct worker *w)
         free(w->scratch);
         return KV_EIO;
     }
+    grow_watchers(&w->loop);
     int error = open_handles(w);
     if (!error && pthread_create(&w->thread, NULL, thread_main, w) != 0)
         error = KV_EIO;

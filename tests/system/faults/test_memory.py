@@ -9,6 +9,7 @@ import os
 import pathlib
 import random
 import signal
+import socket
 
 import pytest
 
@@ -126,6 +127,22 @@ def test_server(make_server, tmp_path, pair, tls):
 
     before = server.program.descriptors() + 2  # the database's files are opened by the first connect
     sweep.run(lambda: exercise(server, token), right, 4 if SANITIZER else 12)
+
+
+def test_server_with_ever_more_connections(make_server, tmp_path):
+    """Tables that grow with the number of connections (libuv's ends the process when it cannot) are no exception."""
+    memory = Memory(tmp_path)
+    server = make_server(env=memory.env)
+    crowd = []
+    for number in range(600):
+        memory.arm(1 + number % 4)
+        crowd.append(socket.create_connection(server.edge))
+        server.program.wait(lambda: memory.shared.get(2) >= 1, what="allocations for a connection")
+    memory.disarm()
+    server.program.check()
+    for sock in crowd:
+        sock.close()
+    exercise(server, server.user().token)
 
 
 def through(server, client):
