@@ -11,7 +11,7 @@ declare -A packages=(
     [test]='libcmocka-dev b3sum nodejs openssl postgresql-15 sqlite3 curl iproute2 procps valgrind python3-pytest
             python3-pytest-xdist python3-cryptography python3-grpcio python3-h2 python3-hpack python3-websockets
             nginx libnginx-mod-stream haproxy slowhttptest nftables tinyproxy-bin dante-server microsocks wrk
-            systemd'
+            systemd chromium'
     [bench]='nginx wrk nghttp2-client curl openssl openssh-server openssh-client python3 valgrind'
 )
 

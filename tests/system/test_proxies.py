@@ -9,7 +9,7 @@ import struct
 import pytest
 import websockets
 
-from harness import front
+from harness import front, grpcpeer
 from harness.http1 import Pattern, Visitor
 from harness.origin import fields_of
 from harness.process import run
@@ -245,6 +245,16 @@ class TestHttpProxies:
                     assert await ws.recv() == message
 
         asyncio.run(asyncio.wait_for(talk(), STEP))
+        service.close()
+
+    @pytest.mark.parametrize("site", ["haproxy"], indirect=True)
+    def test_grpc(self, site, make_client):
+        """A call there and back with its trailers, and both directions at once. (nginx speaks HTTP/1.1 to the edge.)"""
+        service = grpcpeer.Service()
+        client = make_client(site.endpoint, service.url, site.token, env={"KAVILO_CA_CERT": str(site.pair.ca)})
+        with grpcpeer.Calls(site.proxy.address, client.host, site.pair) as calls:
+            assert calls.unary("Echo")(b"hello", timeout=STEP) == b"hello"
+            assert list(calls.stream("Chat")(iter([b"a", b"b"]), timeout=STEP)) == [b"A", b"B"]
         service.close()
 
     def test_http2(self, site):
