@@ -48,7 +48,8 @@ int serve_run(void *settings);
 #define TUNNELD_SERVE_COMMAND                                                                                          \
     {"serve", "answer visitors and tunnel clients",                                                                    \
      "With no option at all it serves *.localhost on this machine alone, with accounts in a SQLite file of your own. " \
-     "SIGTERM and SIGINT drain: what is in flight finishes within --grace, a second signal ends at once.",             \
+     "SIGTERM and SIGINT drain: what is in flight finishes within --grace, a second signal ends at once. SIGHUP reads " \
+     "certificates anew. SIGUSR2 starts the program anew and hands it the listening sockets, then drains.",            \
      serve_options, sizeof(struct serve_settings), serve_run}
 /* clang-format on */
 
