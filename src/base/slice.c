@@ -25,20 +25,21 @@ static uint64_t word_at(const char *data)
     return word;
 }
 
-static bool is_ows(char c)
-{
-    return c == ' ' || c == '\t';
-}
-
+/* The last word overlaps the one before it: what is lower-cased twice is as it was after the first time. */
 void slice_lower(struct slice s, char *to)
 {
-    size_t i = 0;
-    for (; s.len - i >= sizeof(uint64_t); i += sizeof(uint64_t)) {
-        uint64_t word = word_lower(word_at(s.data + i));
-        memcpy(to + i, &word, sizeof(word));
+    const size_t step = sizeof(uint64_t);
+    if (s.len < step) {
+        for (size_t i = 0; i < s.len; i++)
+            to[i] = ascii_lower(s.data[i]);
+        return;
     }
-    for (; i < s.len; i++)
-        to[i] = ascii_lower(s.data[i]);
+    uint64_t last = word_lower(word_at(s.data + s.len - step));
+    for (size_t i = 0; i + step <= s.len; i += step) {
+        uint64_t word = word_lower(word_at(s.data + i));
+        memcpy(to + i, &word, step);
+    }
+    memcpy(to + s.len - step, &last, step);
 }
 
 bool slice_equals_nocase(struct slice a, struct slice b)
@@ -58,17 +59,6 @@ bool slice_equals_nocase(struct slice a, struct slice b)
 bool slice_starts_with(struct slice s, struct slice prefix)
 {
     return s.len >= prefix.len && slice_equals((struct slice){s.data, prefix.len}, prefix);
-}
-
-struct slice slice_trim(struct slice s)
-{
-    while (s.len > 0 && is_ows(s.data[0])) {
-        s.data++;
-        s.len--;
-    }
-    while (s.len > 0 && is_ows(s.data[s.len - 1]))
-        s.len--;
-    return s;
 }
 
 bool slice_next_element(struct slice *rest, struct slice *element)

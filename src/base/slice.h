@@ -35,7 +35,16 @@ bool slice_equals_nocase(struct slice a, struct slice b);
 bool slice_starts_with(struct slice s, struct slice prefix);
 
 /* Without leading and trailing SP and HTAB (OWS of RFC 9110, 5.6.3). */
-struct slice slice_trim(struct slice s);
+static inline struct slice slice_trim(struct slice s)
+{
+    while (s.len > 0 && (s.data[0] == ' ' || s.data[0] == '\t')) {
+        s.data++;
+        s.len--;
+    }
+    while (s.len > 0 && (s.data[s.len - 1] == ' ' || s.data[s.len - 1] == '\t'))
+        s.len--;
+    return s;
+}
 
 /* Cuts the next element of a comma-separated list (RFC 9110, 5.6.1) from *rest, trimmed; empty elements are skipped.
  * False at the end of the list. Quoted strings are not looked into. */

@@ -29,14 +29,15 @@ int origin_head_framing(const struct head *head, struct origin_framing *out)
 {
     bool upgrade = head->protocol.len > 0;
     *out = (struct origin_framing){.framing = HTTP1_NO_BODY};
-    if (head_has_token(head, SLICE("transfer-encoding"), SLICE("chunked"))) {
+    const struct field *coding = head_find_id(head, FIELD_TRANSFER_ENCODING);
+    if (coding && head_has_token(head, coding->name, SLICE("chunked"))) {
         out->framing = HTTP1_CHUNKED;
         return upgrade ? KV_EINVAL : KV_OK;
     }
     bool found = false;
     for (size_t i = 0; i < head->count; i++) {
         uint64_t length;
-        if (!slice_equals_nocase(head->fields[i].name, SLICE("content-length")))
+        if (field_id(&head->fields[i]) != FIELD_CONTENT_LENGTH)
             continue;
         if (!slice_to_u64(head->fields[i].value, &length) || length > INT64_MAX || (found && length != out->length))
             return KV_EINVAL;
@@ -67,9 +68,11 @@ static void remove_named_by_connection(struct head *head)
 {
     struct slice names[FORWARD_OPTIONS_MAX];
     size_t count = 0;
+    if (!head_find_id(head, FIELD_CONNECTION))
+        return;
     for (size_t i = 0; i < head->count; i++) {
         struct slice list = head->fields[i].value;
-        if (!slice_equals_nocase(head->fields[i].name, SLICE("connection")))
+        if (field_id(&head->fields[i]) != FIELD_CONNECTION)
             continue;
         while (count < FORWARD_OPTIONS_MAX && slice_next_element(&list, &names[count]))
             count++;
@@ -77,30 +80,32 @@ static void remove_named_by_connection(struct head *head)
     for (size_t i = 0; i < count; i++)
         if (!is_protected(names[i]))
             head_remove(head, names[i]);
-    head_remove(head, SLICE("connection"));
+    head_remove_id(head, FIELD_CONNECTION);
 }
 
 static void set_host(struct head *head, struct slice host_header, struct slice authority)
 {
     if (host_header.len > 0) {
         head->authority = host_header;
-        head_remove(head, SLICE("host"));
-    } else if (head->authority.len == 0 && !head_find(head, SLICE("host"))) {
+        head_remove_id(head, FIELD_HOST);
+    } else if (head->authority.len == 0 && !head_find_id(head, FIELD_HOST)) {
         head->authority = authority;
     }
 }
 
 void origin_head_prepare(struct head *head, struct slice host_header, struct slice authority)
 {
-    if (head_has_token(head, SLICE("te"), SLICE("trailers"))) {
+    const struct field *te = head_find_id(head, FIELD_TE);
+    if (te && head_has_token(head, te->name, SLICE("trailers"))) {
         for (size_t i = 0; i < head->count; i++)
-            if (slice_equals_nocase(head->fields[i].name, SLICE("te")))
+            if (field_id(&head->fields[i]) == FIELD_TE)
                 head->fields[i].value = SLICE("trailers");
-    } else {
-        head_remove(head, SLICE("te"));
+    } else if (te) {
+        head_remove_id(head, FIELD_TE);
     }
     remove_named_by_connection(head);
-    head_remove(head, SLICE("expect")); /* the body comes without being asked for */
+    if (head_find_id(head, FIELD_EXPECT)) /* the body comes without being asked for */
+        head_remove_id(head, FIELD_EXPECT);
     set_host(head, host_header, authority);
 }
 

@@ -1,7 +1,7 @@
 /* Whole names by their length, so that a name is compared with one or two at most; then beginnings of names. */
 #include "http/field_name.h"
 
-#include <stdbool.h>
+#include <string.h>
 
 struct known {
     struct slice name;
@@ -46,46 +46,35 @@ static const struct known beginnings[] = {
     {{NULL, 0}, FIELD_PLAIN},
 };
 
-static char lower(char c)
+/* The known name, whole or beginning, that a lower-case text of `len` bytes is; the name it was cut from had `whole`.
+ */
+static enum field_id find(const char *text, size_t len, size_t whole)
 {
-    return (char)(c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c);
-}
-
-/* Whether name begins with the known one when case is ignored and '_' is '-', and what it is then. */
-static bool matches(struct slice name, const struct known *known, enum field_id *id)
-{
-    bool underscore = false;
-    for (size_t i = 0; i < known->name.len; i++) {
-        char c = name.data[i];
-        if (c == known->name.data[i])
-            continue;
-        if (c == '_') {
-            underscore = true;
-            c = '-';
-        }
-        if (lower(c) != known->name.data[i])
-            return false;
-    }
-    *id = known->id;
-    if (underscore)
-        *id = known->id == FIELD_MODIFIER ? FIELD_PLAIN : FIELD_DISGUISED;
-    return true;
+    if (whole <= LONGEST_NAME)
+        for (const struct known *known = names[whole]; known->name.len > 0; known++)
+            if (known->name.data[0] == text[0] && memcmp(known->name.data, text, whole) == 0)
+                return known->id;
+    for (const struct known *known = beginnings; known->name.len > 0; known++)
+        if (known->name.data[0] == text[0] && len >= known->name.len &&
+            memcmp(known->name.data, text, known->name.len) == 0)
+            return known->id;
+    return FIELD_PLAIN;
 }
 
 enum field_id field_id_of(struct slice name)
 {
-    enum field_id id;
-    if (name.len == 0)
+    char text[LONGEST_NAME];
+    size_t len = name.len < LONGEST_NAME ? name.len : LONGEST_NAME;
+    if (len == 0)
         return FIELD_PLAIN;
-    char first = lower(name.data[0]);
-    if (name.len <= LONGEST_NAME)
-        for (const struct known *known = names[name.len]; known->name.len > 0; known++)
-            if (known->name.data[0] == first && matches(name, known, &id))
-                return id;
-    for (const struct known *known = beginnings; known->name.len > 0; known++)
-        if (known->name.data[0] == first && name.len >= known->name.len && matches(name, known, &id))
-            return id;
-    return FIELD_PLAIN;
+    slice_lower((struct slice){name.data, len}, text);
+    enum field_id id = find(text, len, name.len);
+    if (id != FIELD_PLAIN || !memchr(text, '_', len))
+        return id;
+    for (size_t i = 0; i < len; i++)
+        text[i] = (char)(text[i] == '_' ? '-' : text[i]);
+    id = find(text, len, name.len);
+    return id == FIELD_PLAIN || id == FIELD_MODIFIER ? FIELD_PLAIN : FIELD_DISGUISED;
 }
 
 struct slice field_name(enum field_id id)

@@ -154,7 +154,7 @@ static bool is_only(const struct head *head, const struct field *field)
 static int add_cookie(struct head *out, const struct head *request, const struct field *field)
 {
     if (is_only(request, field)) {
-        head_carry_field(out, request, field);
+        head_carry_field(out, field);
         return 0;
     }
     if (head_find_id(out, FIELD_COOKIE))
@@ -174,17 +174,17 @@ static int copy_request_fields(struct head *out, const struct head *request, boo
         case KIND_PLAIN:
         case KIND_MODIFIER:
             if (!is_named(&options, field->name))
-                head_carry_field(out, request, field);
+                head_carry_field(out, field);
             break;
         case KIND_LENGTH:
-            head_carry_field(out, request, field);
+            head_carry_field(out, field);
             break;
         case KIND_COOKIE:
             error = add_cookie(out, request, field);
             break;
         case KIND_FORWARDING:
             if (trusted)
-                head_carry_field(out, request, field);
+                head_carry_field(out, field);
             break;
         case KIND_HOP:
         case KIND_EDGE:
@@ -214,11 +214,11 @@ struct head *forward_request(const struct head *request, const struct forward_fa
     struct head *out = head_derive(request, FORWARD_ADDED_MAX, added_text(request, facts));
     if (!out)
         return NULL;
-    out->method = head_carry(out, request, request->method);
-    out->target = head_carry(out, request, request->target);
+    out->method = head_carry(out, request->method);
+    out->target = head_carry(out, request->target);
     out->scheme = head_intern(out, facts->scheme);
-    out->authority = head_carry(out, request, request->authority);
-    out->protocol = head_carry(out, request, request->protocol);
+    out->authority = head_carry(out, request->authority);
+    out->protocol = head_carry(out, request->protocol);
 
     int error = head_add_id(out, FIELD_HOST, out->authority);
     if (!error)
@@ -248,9 +248,9 @@ struct head *forward_response(const struct head *response)
     out->status = response->status;
     out->judged = response->judged;
     if (switching && response->protocol.len > 0)
-        out->protocol = head_carry(out, response, response->protocol);
+        out->protocol = head_carry(out, response->protocol);
     else if (upgrade)
-        out->protocol = head_carry(out, response, upgrade->value);
+        out->protocol = head_carry(out, upgrade->value);
 
     struct options options;
     collect_options(response, &options);
@@ -261,7 +261,7 @@ struct head *forward_response(const struct head *response)
             continue;
         if (kind == KIND_LENGTH && (!has_length || head_find_id(out, FIELD_CONTENT_LENGTH)))
             continue;
-        head_carry_field(out, response, field);
+        head_carry_field(out, field);
     }
     return out;
 }
@@ -274,7 +274,7 @@ struct head *forward_trailers(const struct head *trailers)
     for (size_t i = 0; i < trailers->count; i++) {
         const struct field *field = &trailers->fields[i];
         if (kind_of(field) == KIND_PLAIN)
-            head_carry_field(out, trailers, field);
+            head_carry_field(out, field);
     }
     out->judged = trailers->judged;
     return out;

@@ -26,6 +26,7 @@ struct head *head_new(size_t fields, size_t bytes)
     h->bytes = (char *)(storage + fields);
     h->room = room;
     h->size = fixed + room;
+    h->lower = true;
     return h;
 }
 
@@ -67,25 +68,9 @@ struct head *head_derive(const struct head *from, size_t more_fields, size_t mor
     if (block.len > 0)
         memcpy(h->bytes, block.data, block.len);
     h->used = with_nul;
+    h->origin = block;
+    h->folds = !from->lower;
     return h;
-}
-
-/* The byte behind a text belongs to no other: in HTTP/1 it is a space, colon or line end, on the wire the next tag. */
-struct slice head_carry(struct head *h, const struct head *from, struct slice text)
-{
-    struct slice block = block_of(from);
-    if (!lies_in(block, text))
-        return head_intern(h, text);
-    char *copy = h->bytes + (text.data - block.data);
-    copy[text.len] = '\0';
-    return (struct slice){copy, text.len};
-}
-
-void head_carry_field(struct head *h, const struct head *from, const struct field *field)
-{
-    struct slice name = head_carry(h, from, field->name), value = head_carry(h, from, field->value);
-    slice_lower(name, h->bytes + (name.data - h->bytes));
-    h->fields[h->count++] = (struct field){name, value, field_id(field)};
 }
 
 struct head *head_copy(const struct head *h, size_t more_fields, size_t more_bytes)
@@ -93,15 +78,15 @@ struct head *head_copy(const struct head *h, size_t more_fields, size_t more_byt
     struct head *copy = head_derive(h, more_fields, more_bytes);
     if (!copy)
         return NULL;
-    copy->method = head_carry(copy, h, h->method);
-    copy->target = head_carry(copy, h, h->target);
-    copy->scheme = head_carry(copy, h, h->scheme);
-    copy->authority = head_carry(copy, h, h->authority);
-    copy->protocol = head_carry(copy, h, h->protocol);
+    copy->method = head_carry(copy, h->method);
+    copy->target = head_carry(copy, h->target);
+    copy->scheme = head_carry(copy, h->scheme);
+    copy->authority = head_carry(copy, h->authority);
+    copy->protocol = head_carry(copy, h->protocol);
     copy->status = h->status;
     copy->judged = h->judged;
     for (size_t i = 0; i < h->count; i++)
-        head_carry_field(copy, h, &h->fields[i]);
+        head_carry_field(copy, &h->fields[i]);
     return copy;
 }
 
@@ -258,5 +243,17 @@ void head_remove(struct head *h, struct slice name)
     for (uint16_t i = 0; i < h->count; i++)
         if (!field_is(&h->fields[i], name))
             h->fields[kept++] = h->fields[i];
+    h->count = kept;
+}
+
+void head_remove_id(struct head *h, enum field_id id)
+{
+    uint16_t kept = 0;
+    for (uint16_t i = 0; i < h->count; i++)
+        if (field_id(&h->fields[i]) != id) {
+            if (kept != i)
+                h->fields[kept] = h->fields[i];
+            kept++;
+        }
     h->count = kept;
 }

@@ -37,10 +37,13 @@ struct head {
     /* Every name is a token, every value a field value and, in requests, the method a token and the target visible
      * ASCII: whoever read the head has looked at every byte, and writers need not again. head_add takes it back. */
     bool judged;
+    bool lower; /* every name is in lower case: so in owning heads, and in those that the wire brought */
     struct field *fields;
     struct slice block; /* borrowing: the input that the text lies in, constants aside; empty if it is not one piece */
     char *bytes;        /* owning: the string space */
     size_t used, room, size;
+    struct slice origin; /* derived: the block that the string space begins with, to be compared with only */
+    bool folds;          /* derived: names have to be lower-cased when they are carried */
 };
 
 /* A borrowing head over caller's storage, to be filled by a parser. */
@@ -57,12 +60,6 @@ struct head *head_new(size_t fields, size_t bytes);
  * fields and more text: what of it the new head has is said with head_carry. NULL without memory. */
 struct head *head_derive(const struct head *from, size_t more_fields, size_t more_bytes);
 
-/* The copy, in a head derived from `from`, of one of from's texts; NUL-terminated. */
-struct slice head_carry(struct head *h, const struct head *from, struct slice text);
-
-/* Appends the copy of one of from's fields, its name lower-cased, to a head derived from `from`. Each at most once. */
-void head_carry_field(struct head *h, const struct head *from, const struct field *field);
-
 /* An owning copy with room for more, names lower-cased. NULL without memory. */
 struct head *head_copy(const struct head *h, size_t more_fields, size_t more_bytes);
 
@@ -74,6 +71,17 @@ size_t head_text_size(const struct head *h);
 
 /* Copies text into an owning head and returns the copy, NUL-terminated; data is NULL when the room is spent. */
 struct slice head_intern(struct head *h, struct slice text);
+
+/* The copy, in a derived head, of one of the texts of the head it is derived from; NUL-terminated. The byte behind a
+ * text belongs to no other text: in HTTP/1 it is a space, a colon or a line's end, on the wire the next tag. */
+static inline struct slice head_carry(struct head *h, struct slice text)
+{
+    size_t at = (size_t)((uintptr_t)text.data - (uintptr_t)h->origin.data);
+    if (!text.data || at > h->origin.len)
+        return head_intern(h, text);
+    h->bytes[at + text.len] = '\0';
+    return (struct slice){h->bytes + at, text.len};
+}
 
 /* Interns the values of all fields of that kind in `from`, then `last`, the empty ones left out, as one text with
  * `separator` between them. data is NULL when the room is spent. */
@@ -94,6 +102,15 @@ static inline enum field_id field_id(const struct field *field)
     return field->id != FIELD_UNREAD ? field->id : field_id_of(field->name);
 }
 
+/* Appends the copy of a field, its name lower-cased, of the head that h is derived from. Each at most once. */
+static inline void head_carry_field(struct head *h, const struct field *field)
+{
+    struct field *copy = &h->fields[h->count++];
+    *copy = (struct field){head_carry(h, field->name), head_carry(h, field->value), field_id(field)};
+    if (h->folds)
+        slice_lower(copy->name, h->bytes + (copy->name.data - h->bytes));
+}
+
 /* Whether a field has that name, compared without case. */
 static inline bool field_is(const struct field *field, struct slice name)
 {
@@ -112,7 +129,8 @@ struct slice head_value(const struct head *h, struct slice name);
 /* True if any field of that name has `token` among its comma-separated elements, compared without case. */
 bool head_has_token(const struct head *h, struct slice name, struct slice token);
 
-/* Removes every field of that name; order of the others is kept. */
+/* Removes every field of that name, or kind; order of the others is kept. */
 void head_remove(struct head *h, struct slice name);
+void head_remove_id(struct head *h, enum field_id id);
 
 #endif

@@ -76,7 +76,7 @@ enum http1_body_event {
 
 #define HTTP1_TRAILERS_MAX 32
 
-/* A body being read, made ready by http1_body_start. Not to be moved: trailers.fields points into it. */
+/* A body being read, made ready by http1_body_start. */
 struct http1_body {
     enum http1_framing framing;
     uint64_t left;        /* bytes of the body or of the current chunk */
@@ -85,8 +85,7 @@ struct http1_body {
     unsigned line_bytes;  /* of the current chunk-size line */
     struct buffer line;   /* the trailer section, if there is one; empty otherwise */
     size_t line_at;       /* where the unfinished trailer line was left */
-    struct head trailers; /* after HTTP1_BODY_END; borrows from line until http1_body_free */
-    struct field trailer_fields[HTTP1_TRAILERS_MAX];
+    struct head trailers; /* after HTTP1_BODY_END; borrows from line until http1_body_free, which frees its fields */
     const char *error;
 };
 

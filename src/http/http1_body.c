@@ -11,6 +11,8 @@
  * line of "0" decides nothing by itself: the body ends behind its trailer section, which is collected, as a head is,
  * and checked as one when it is complete.
  */
+#include <stdlib.h>
+
 #include "base/error.h"
 #include "http/forward.h"
 #include "http/http1.h"
@@ -49,7 +51,7 @@ void http1_body_start(struct http1_body *body, enum http1_framing framing, uint6
     body->line = (struct buffer)BUFFER_INIT(LIMIT_TRAILER_BYTES);
     body->line_at = 0;
     body->error = NULL;
-    head_borrow(&body->trailers, body->trailer_fields, HTTP1_TRAILERS_MAX);
+    head_borrow(&body->trailers, NULL, 0);
     if (framing == HTTP1_CHUNKED)
         body->state = STATE_SIZE;
     else if (framing == HTTP1_NO_BODY || (framing == HTTP1_LENGTH && length == 0))
@@ -59,7 +61,8 @@ void http1_body_start(struct http1_body *body, enum http1_framing framing, uint6
 void http1_body_free(struct http1_body *body)
 {
     buffer_free(&body->line);
-    body->trailers.count = 0;
+    free(body->trailers.fields);
+    head_borrow(&body->trailers, NULL, 0);
 }
 
 static enum http1_body_event bad(struct http1_body *body, const char *error)
@@ -191,6 +194,10 @@ static const char *parse_trailers(struct http1_body *body)
 {
     struct slice section = buffer_slice(&body->line);
     const char *error = NULL;
+    struct field *fields = calloc(HTTP1_TRAILERS_MAX, sizeof(*fields));
+    if (!fields)
+        return "no memory for trailers";
+    head_borrow(&body->trailers, fields, HTTP1_TRAILERS_MAX);
     for (size_t line = 0, at = 0;; line = at) {
         struct field field;
         if (http1_line_find(section, &at, &error) != HTTP1_LINE_WHOLE)

@@ -50,11 +50,10 @@ static size_t first_byte(uint64_t word)
 #endif
 }
 
-/* Marks the control bytes of a block with ones. */
-static void mark_controls(block_t bytes, uint64_t marks[2])
+/* Ones where a block has control bytes. */
+static block_t controls(block_t bytes)
 {
-    bytes = (block_t)(((bytes < 0x20) & (bytes != '\t')) | (bytes == 0x7f));
-    memcpy(marks, &bytes, BLOCK);
+    return (block_t)(((bytes < 0x20) & (bytes != '\t')) | (bytes == 0x7f));
 }
 
 size_t http_find_control(struct slice s, size_t from)
@@ -64,7 +63,8 @@ size_t http_find_control(struct slice s, size_t from)
     for (; i + BLOCK <= s.len; i += BLOCK) {
         block_t bytes;
         memcpy(&bytes, s.data + i, BLOCK);
-        mark_controls(bytes, marks);
+        bytes = controls(bytes);
+        memcpy(marks, &bytes, BLOCK);
         if (marks[0])
             return i + first_byte(marks[0]);
         if (marks[1])
@@ -80,24 +80,46 @@ bool http_is_token(struct slice s)
     return s.len > 0 && http_span(s, HTTP_CHAR_TOKEN) == s.len;
 }
 
-/* The last block or words overlap those before: a short value costs one step, not one a byte. */
-bool http_is_field_value(struct slice s)
+/* A text of at least eight bytes as one block; below sixteen its two halves overlap. */
+static block_t short_block(struct slice s)
 {
     block_t bytes;
-    uint64_t marks[2], words[2];
-    if (s.len < sizeof(words[0]))
-        return http_find_control(s, 0) == s.len;
-    if (s.len < BLOCK) {
-        memcpy(&words[0], s.data, sizeof(words[0]));
-        memcpy(&words[1], s.data + s.len - sizeof(words[1]), sizeof(words[1]));
-        memcpy(&bytes, words, BLOCK);
-        mark_controls(bytes, marks);
-        return !(marks[0] | marks[1]);
+    uint64_t words[2];
+    memcpy(&words[0], s.data, sizeof(words[0]));
+    memcpy(&words[1], s.data + s.len - sizeof(words[1]), sizeof(words[1]));
+    memcpy(&bytes, words, BLOCK);
+    return bytes;
+}
+
+static bool any(block_t marks)
+{
+    uint64_t words[2];
+    memcpy(words, &marks, BLOCK);
+    return (words[0] | words[1]) != 0;
+}
+
+/* Nearly all names are letters and '-': one look at up to sixteen of them. The table knows the others. */
+bool http_is_lower_token(struct slice s)
+{
+    if (s.len >= 8 && s.len <= BLOCK) {
+        block_t bytes = short_block(s);
+        if (!any((block_t)(((bytes < 'a') | (bytes > 'z')) & (bytes != '-'))))
+            return true;
     }
+    return s.len > 0 && http_span(s, HTTP_CHAR_LOWER) == s.len;
+}
+
+/* The last block overlaps the one before it: a short value costs one step, not one a byte. */
+bool http_is_field_value(struct slice s)
+{
+    if (s.len < 8)
+        return http_find_control(s, 0) == s.len;
+    if (s.len < BLOCK)
+        return !any(controls(short_block(s)));
     for (size_t i = 0; i < s.len; i += BLOCK) {
+        block_t bytes;
         memcpy(&bytes, s.data + (i + BLOCK <= s.len ? i : s.len - BLOCK), BLOCK);
-        mark_controls(bytes, marks);
-        if (marks[0] | marks[1])
+        if (any(controls(bytes)))
             return false;
     }
     return true;
@@ -121,8 +143,11 @@ static bool is_name(struct slice s)
         s.len--;
     if (s.len == 0 || s.len > LIMIT_HOST_BYTES || s.data[0] == '.' || s.data[s.len - 1] == '.')
         return false;
-    for (size_t i = 0; i < s.len; i++)
-        if (!http_char_is(s.data[i], HTTP_CHAR_HOST) || (s.data[i] == '.' && s.data[i + 1] == '.'))
+    if (http_span(s, HTTP_CHAR_HOST) != s.len)
+        return false;
+    const char *end = s.data + s.len, *dot = s.data; /* neither the first nor the last is one */
+    while ((dot = memchr(dot, '.', (size_t)(end - dot))))
+        if (*++dot == '.')
             return false;
     return true;
 }
@@ -173,10 +198,7 @@ size_t http_host_of(struct slice authority, char *out)
         return 0;
     if (host.data[host.len - 1] == '.')
         host.len--;
-    for (size_t i = 0; i < host.len; i++) {
-        char c = host.data[i];
-        out[i] = (char)(c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c);
-    }
+    slice_lower(host, out);
     out[host.len] = '\0';
     return host.len;
 }

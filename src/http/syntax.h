@@ -43,6 +43,9 @@ size_t http_find_control(struct slice s, size_t from);
 /* 1*tchar. */
 bool http_is_token(struct slice s);
 
+/* 1*tchar without capital letters. */
+bool http_is_lower_token(struct slice s);
+
 /* No CTL but HTAB, no DEL; bytes above 0x7f pass (obs-text). Empty is fine. */
 bool http_is_field_value(struct slice s);
 

@@ -20,7 +20,8 @@
 #include "io/socket.h"
 #include "io/worker.h"
 
-#define WRITE_SLICES 64 /* iovecs of one write; a 64 KiB turn of 1 KiB answers fits */
+#define WRITE_SLICES 64   /* iovecs of one write; a 64 KiB turn of 1 KiB answers fits */
+#define COPY_BYTES   1536 /* chunks up to this are copied behind others, if there is room */
 
 /* What the kernel did not take at once: libuv writes it when it can. */
 struct pending_write {
@@ -252,8 +253,15 @@ void conn_write(struct conn *conn, struct chunk *chunk)
         chunk_free(chunk);
         return;
     }
-    chain_push(conn->tls ? conn_tls_plain(conn->tls) : &conn->out, chunk);
+    struct chain *out = conn->tls ? conn_tls_plain(conn->tls) : &conn->out;
     worker_flush_later(conn->worker, &conn->flush);
+    /* A small body behind its head: copying it costs the kernel less than a list of two. */
+    if (chunk->len <= COPY_BYTES && out->tail && chunk->len <= chunk_room(out->tail)) {
+        (void)chain_append(out, chunk->data + chunk->off, chunk->len); /* there is room: it cannot fail */
+        chunk_free(chunk);
+        return;
+    }
+    chain_push(out, chunk);
 }
 
 int conn_write_copy(struct conn *conn, const void *data, size_t len)

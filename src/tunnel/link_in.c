@@ -37,6 +37,15 @@ static void fail(struct link_exchange *ex, enum close_reason reason, const char 
 
 /* ---- requests (client) ----------------------------------------------------------------------------------------- */
 
+/* By hand, like exchange_id: every request has one. */
+static void copy_remote(char out[EXCHANGE_REMOTE_LEN], struct slice text)
+{
+    size_t len = text.len < EXCHANGE_REMOTE_LEN ? text.len : EXCHANGE_REMOTE_LEN - 1;
+    if (len > 0)
+        memcpy(out, text.data, len);
+    out[len] = '\0';
+}
+
 static void on_request_head(struct link *link, const struct wire_message *m)
 {
     if (link->side != WIRE_FROM_CLIENT || link_find(link, m->request_id)) {
@@ -55,7 +64,7 @@ static void on_request_head(struct link *link, const struct wire_message *m)
     ex->upgraded = m->head.is_upgrade;
     struct exchange_open open = {.credit = link_take_room(ex, link->terms.peer_credit), .promised = ex->window};
     exchange_id(open.id, link->session, ex->id);
-    snprintf(open.remote, sizeof(open.remote), "%.*s", (int)m->head.remote_addr.len, m->head.remote_addr.data);
+    copy_remote(open.remote, m->head.remote_addr);
     open.head = head_copy(&m->head.head, 0, 0);
     if (!open.head || half_open(&ex->half, link->worker, link->terms.requests, &open, &link_half_events, ex) != KV_OK) {
         head_free(open.head);

@@ -71,30 +71,19 @@ static bool is_address(struct slice s)
     return true;
 }
 
-int wire_check_head(enum wire_kind kind, const struct head *head, struct slice remote_addr, size_t more)
+bool wire_check_fields(const struct head *head)
 {
-    size_t text = head->method.len + head->target.len + remote_addr.len + more;
-    if (head->count > WIRE_HEAD_FIELDS)
-        return KV_ELIMIT;
     for (uint16_t i = 0; i < head->count; i++)
-        text += head->fields[i].name.len + head->fields[i].value.len;
-    if (text > WIRE_HEAD_BYTES)
-        return KV_ELIMIT;
+        if (!http_is_token(head->fields[i].name) || !http_is_field_value(head->fields[i].value))
+            return false;
+    return true;
+}
 
-    if (kind == WIRE_REQUEST_HEAD &&
-        (!http_is_token(head->method) || !is_target(head->target) || !is_address(remote_addr)))
-        return KV_EPROTO;
-    if (kind == WIRE_RESPONSE_HEAD && (head->status < 100 || head->status > 999))
-        return KV_EPROTO;
-    unsigned hosts = 0;
-    for (uint16_t i = 0; i < head->count; i++) {
-        const struct field *field = &head->fields[i];
-        if (!head->judged && (!http_is_token(field->name) || !http_is_field_value(field->value)))
-            return KV_EPROTO;
-        hosts += field_id(field) == FIELD_HOST;
-    }
-    /* Two hosts are two opinions about where a request goes (RFC 9112, 3.2). */
-    return kind == WIRE_REQUEST_HEAD && hosts > 1 ? KV_EPROTO : 0;
+bool wire_check_first_line(enum wire_kind kind, const struct head *head, struct slice remote_addr)
+{
+    if (kind == WIRE_REQUEST_HEAD)
+        return http_is_token(head->method) && is_target(head->target) && is_address(remote_addr);
+    return kind != WIRE_RESPONSE_HEAD || (head->status >= 100 && head->status <= 999);
 }
 
 /* ---- reasons --------------------------------------------------------------------------------------------------- */

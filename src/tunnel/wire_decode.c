@@ -120,7 +120,7 @@ static struct slice arena_bytes(const ProtobufCBinaryData *bytes)
 /* ---- data ------------------------------------------------------------------------------------------------------ */
 
 /* Reads a varint of at most `most` bytes (nine, 63 bits) from the front of *in. */
-static bool take_varint(struct slice *in, size_t most, uint64_t *out)
+static bool take_long_varint(struct slice *in, size_t most, uint64_t *out)
 {
     uint64_t value = 0;
     for (size_t i = 0; i < in->len && i < most; i++) {
@@ -135,8 +135,18 @@ static bool take_varint(struct slice *in, size_t most, uint64_t *out)
     return false;
 }
 
+/* Nearly all of them have one byte. */
+static inline bool take_varint(struct slice *in, size_t most, uint64_t *out)
+{
+    if (in->len == 0 || (unsigned char)in->data[0] >= 0x80)
+        return take_long_varint(in, most, out);
+    *out = (unsigned char)in->data[0];
+    *in = (struct slice){in->data + 1, in->len - 1};
+    return true;
+}
+
 /* True, and the byte is taken, if the next byte is this tag. */
-static bool take_tag(struct slice *in, unsigned char tag)
+static inline bool take_tag(struct slice *in, unsigned char tag)
 {
     if (in->len == 0 || (unsigned char)in->data[0] != tag)
         return false;
@@ -188,12 +198,22 @@ static void note_field(struct head *head, const struct field *field)
         head->protocol = field->value;
 }
 
-/* 0, and nobody behind us has to look again; or as wire_check_head. */
+/* Judges a head as it stands on the wire; 0, and nobody behind us has to look again, or what wire_decode says. */
 static int judge(enum wire_kind kind, struct head *head, struct slice remote_addr)
 {
-    int error = wire_check_head(kind, head, remote_addr, 0);
-    head->judged = error == 0;
-    return error;
+    size_t text = head->method.len + head->target.len + remote_addr.len;
+    unsigned hosts = 0;
+    for (uint16_t i = 0; i < head->count; i++) {
+        text += head->fields[i].name.len + head->fields[i].value.len;
+        hosts += head->fields[i].id == FIELD_HOST;
+    }
+    if (text > WIRE_HEAD_BYTES)
+        return KV_ELIMIT;
+    head->judged = head->judged || wire_check_fields(head);
+    /* Two hosts are two opinions about where a request goes (RFC 9112, 3.2). */
+    bool sound =
+        head->judged && wire_check_first_line(kind, head, remote_addr) && !(kind == WIRE_REQUEST_HEAD && hosts > 1);
+    return sound ? 0 : KV_EPROTO;
 }
 
 static int finish_request(struct wire_message *out)
@@ -220,7 +240,7 @@ static int finish_response(struct wire_message *out, uint64_t status)
 }
 
 /* A length-delimited value of at most the input's length. */
-static bool take_bytes(struct slice *in, struct slice *out)
+static inline bool take_bytes(struct slice *in, struct slice *out)
 {
     uint64_t len;
     if (!take_varint(in, LENGTH_BYTES, &len) || len > in->len)
@@ -238,7 +258,7 @@ static bool take_field(struct slice *in, struct head *head)
     if (head->count == WIRE_HEAD_FIELDS || !take_bytes(in, &header) || !take_tag(&header, TAG_NAME) ||
         !take_bytes(&header, &name) || (take_tag(&header, TAG_VALUE) && !take_bytes(&header, &value)) || header.len > 0)
         return false;
-    if (name.len == 0 || http_span(name, HTTP_CHAR_LOWER) != name.len || !http_is_field_value(value))
+    if (!http_is_lower_token(name) || !http_is_field_value(value))
         return false;
     struct field *field = &head->fields[head->count++];
     *field = (struct field){name, slice_trim(value), field_id_of(name)};
@@ -301,6 +321,7 @@ static bool read_plain_head(enum wire_side side, struct slice in, struct wire_ar
     out->head.head.fields = arena->fields;
     out->head.head.capacity = WIRE_HEAD_FIELDS;
     out->head.head.block = body;
+    out->head.head.lower = true;
     if (side == WIRE_FROM_SERVER ? !take_request(body, out) : !take_response(body, out, &status))
         return false;
     out->head.head.judged = true; /* its fields; the rest is judged now */

@@ -192,7 +192,7 @@ static int pack(const ProtobufCMessage *frame, struct buffer *out)
 
 /* ---- varints ---------------------------------------------------------------------------------------------------- */
 
-static size_t put_varint(char *out, uint64_t value)
+static inline size_t put_varint(char *out, uint64_t value)
 {
     size_t n = 0;
     for (; value >= 0x80; value >>= 7)
@@ -201,12 +201,10 @@ static size_t put_varint(char *out, uint64_t value)
     return n;
 }
 
-static size_t varint_len(uint64_t value)
+/* Seven bits a byte. */
+static inline size_t varint_len(uint64_t value)
 {
-    size_t n = 1;
-    while (value >>= 7)
-        n++;
-    return n;
+    return (size_t)(63 - __builtin_clzll(value | 1)) / 7 + 1;
 }
 
 /* ---- heads ------------------------------------------------------------------------------------------------------ */
@@ -263,27 +261,38 @@ static size_t header_len(const struct field *field)
     return member_len(field->name.len) + member_len(field->value.len);
 }
 
-static size_t headers_len(const struct field *fields, unsigned count)
+/* What a walk over an outgoing head finds: its size as it will be written, and as the caps count it. */
+struct measure {
+    size_t len;
+    size_t text;
+    unsigned fields, hosts;
+};
+
+static void measure_fields(const struct field *fields, unsigned count, struct measure *m)
 {
-    size_t len = 0;
     for (unsigned i = 0; i < count; i++) {
-        size_t header = header_len(&fields[i]);
-        len += 1 + varint_len(header) + header;
+        const struct field *field = &fields[i];
+        size_t header = header_len(field);
+        m->len += 1 + varint_len(header) + header;
+        m->text += field->name.len + field->value.len;
+        m->hosts += field_id(field) == FIELD_HOST;
     }
-    return len;
+    m->fields += count;
 }
 
-static size_t head_len(const struct wire_message *message, const struct outgoing *out)
+static struct measure measure(const struct wire_message *message, const struct outgoing *out)
 {
     const struct head *head = out->head;
-    size_t len = headers_len(out->before, out->before_count) + headers_len(head->fields, head->count) +
-                 headers_len(out->behind, out->behind_count);
+    struct measure m = {.text = head->method.len + head->target.len + out->remote_addr.len};
+    measure_fields(out->before, out->before_count, &m);
+    measure_fields(head->fields, head->count, &m);
+    measure_fields(out->behind, out->behind_count, &m);
     if (message->kind == WIRE_REQUEST_HEAD)
-        len += member_len(head->method.len) + member_len(head->target.len) + member_len(out->remote_addr.len) +
-               (head->protocol.len > 0 ? 2 : 0);
+        m.len += member_len(head->method.len) + member_len(head->target.len) + member_len(out->remote_addr.len) +
+                 (head->protocol.len > 0 ? 2 : 0);
     if (message->kind == WIRE_RESPONSE_HEAD)
-        len += 1 + varint_len(head->status) + (head->status == 101 ? 2 : 0);
-    return len;
+        m.len += 1 + varint_len(head->status) + (head->status == 101 ? 2 : 0);
+    return m;
 }
 
 static char *put_member(char *out, char tag, struct slice text)
@@ -305,14 +314,15 @@ static char *put_flag(char *out, char tag, bool value)
     return out;
 }
 
-static char *put_headers(char *to, char tag, const struct field *fields, unsigned count)
+static char *put_headers(char *to, char tag, const struct field *fields, unsigned count, bool lower)
 {
     for (unsigned i = 0; i < count; i++) {
         const struct field *field = &fields[i];
         *to++ = tag;
         to += put_varint(to, header_len(field));
         to = put_member(to, TAG_NAME, field->name);
-        slice_lower(field->name, to - field->name.len);
+        if (!lower)
+            slice_lower(field->name, to - field->name.len);
         to = put_member(to, TAG_VALUE, field->value);
     }
     return to;
@@ -320,9 +330,9 @@ static char *put_headers(char *to, char tag, const struct field *fields, unsigne
 
 static char *put_all_headers(char *to, char tag, const struct outgoing *out)
 {
-    to = put_headers(to, tag, out->before, out->before_count);
-    to = put_headers(to, tag, out->head->fields, out->head->count);
-    return put_headers(to, tag, out->behind, out->behind_count);
+    to = put_headers(to, tag, out->before, out->before_count, true);
+    to = put_headers(to, tag, out->head->fields, out->head->count, out->head->lower);
+    return put_headers(to, tag, out->behind, out->behind_count, true);
 }
 
 static char *put_head(char *to, const struct wire_message *message, const struct outgoing *out)
@@ -345,31 +355,23 @@ static char *put_head(char *to, const struct wire_message *message, const struct
     }
 }
 
-/* The caps count what we add. */
-static int check(const struct wire_message *message, const struct outgoing *out)
-{
-    size_t added = 0;
-    for (unsigned i = 0; i < out->before_count; i++)
-        added += out->before[i].name.len + out->before[i].value.len;
-    for (unsigned i = 0; i < out->behind_count; i++)
-        added += out->behind[i].name.len + out->behind[i].value.len;
-    if (out->head->count + out->before_count + out->behind_count > WIRE_HEAD_FIELDS)
-        return KV_ELIMIT;
-    int error = wire_check_head(message->kind, out->head, out->remote_addr, added);
-    return error == 0 && !judge_ours(out) ? KV_EPROTO : error;
-}
-
 static int encode_head(unsigned number, const struct wire_message *message, struct buffer *out)
 {
     struct outgoing outgoing;
     int error = assemble(message, &outgoing);
-    if (!error)
-        error = check(message, &outgoing);
     if (error)
-        return error == KV_EPROTO ? KV_EINVAL : error; /* no peer is to blame for our own head */
+        return error;
+    struct measure measured = measure(message, &outgoing);
+    if (measured.fields > WIRE_HEAD_FIELDS || measured.text > WIRE_HEAD_BYTES)
+        return KV_ELIMIT;
+    const struct head *head = outgoing.head;
+    if (!judge_ours(&outgoing) || (!head->judged && !wire_check_fields(head)) ||
+        !wire_check_first_line(message->kind, head, outgoing.remote_addr) ||
+        (message->kind == WIRE_REQUEST_HEAD && measured.hosts > 1))
+        return KV_EINVAL; /* no peer is to blame for our own head */
 
     uint64_t tag = number << 3 | 2;
-    size_t body = head_len(message, &outgoing);
+    size_t body = measured.len;
     size_t id = message->request_id > 0 ? 1 + varint_len(message->request_id) : 0;
     size_t size = id + varint_len(tag) + varint_len(body) + body;
     error = buffer_reserve(out, GRPC_PREFIX_LEN + size);

@@ -37,11 +37,12 @@ enum wire_kind wire_kind_at(enum wire_side side, unsigned number);
 /* The field number of a kind in this side's frame; 0 for a kind that the side does not send. */
 unsigned wire_kind_number(enum wire_side side, enum wire_kind kind);
 
-/* Judges a head as it stands on the wire. `kind` says whether it is a request's, a response's or trailers; remote_addr
- * and `more` bytes count with the text. Names and values of a head that is judged already are not looked at again. 0;
- * KV_EPROTO for a bad method, target, address, status, name or value, or two hosts; KV_ELIMIT over WIRE_HEAD_FIELDS or
- * WIRE_HEAD_BYTES. */
-int wire_check_head(enum wire_kind kind, const struct head *head, struct slice remote_addr, size_t more);
+/* Whether every name is a token and every value a field value. */
+bool wire_check_fields(const struct head *head);
+
+/* Whether what stands outside the fields is sound: a request's method, target and visitor's address, an answer's
+ * status. */
+bool wire_check_first_line(enum wire_kind kind, const struct head *head, struct slice remote_addr);
 
 /* Tags: field number << 3 | wire type (0 varint, 2 length-delimited). */
 #define TAG_REQUEST_ID        (1 << 3 | 0)

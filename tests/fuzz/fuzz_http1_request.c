@@ -58,6 +58,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     ssize_t result = http1_parse_request(input, &scanned, &m);
     CHECK(result <= (ssize_t)size && (result < 0) == (m.error != NULL));
     check_pieces(input, NULL, result, &m);
+    if (result > 0)
+        check_judged(&m.head, true);
     if (result <= 0)
         return 0;
 

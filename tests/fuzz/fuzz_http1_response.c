@@ -42,6 +42,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     ssize_t result = http1_parse_response(input, &scanned, slice_of(method), &m);
     CHECK(result <= (ssize_t)input.len && (result < 0) == (m.error != NULL));
     check_pieces(input, method, result, &m);
+    if (result > 0)
+        check_judged(&m.head, false);
     if (result <= 0)
         return 0;
 

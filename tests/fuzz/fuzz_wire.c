@@ -10,6 +10,7 @@
 #include "base/buffer.h"
 #include "base/error.h"
 #include "grpc/grpc.h"
+#include "http/syntax.h"
 #include "tunnel.pb-c.h"
 #include "tunnel/wire.h"
 
@@ -79,6 +80,16 @@ static int heads_equal(const struct head *a, const struct head *b)
     return 1;
 }
 
+/* What the decoder calls judged passes the encoder's own look. */
+static void check_judged(const struct head *head)
+{
+    require(head->judged);
+    for (size_t i = 0; i < head->count; i++) {
+        require(http_is_token(head->fields[i].name) && http_is_field_value(head->fields[i].value));
+        require(field_id(&head->fields[i]) == field_id_of(head->fields[i].name));
+    }
+}
+
 /* Encodes an accepted message and decodes it with an arena of its own; the parts of a head that somebody may act on are
  * the same. Text of handshakes need not be UTF-8 on the way in, but has to be on the way out. */
 static void check_round(enum wire_side side, const struct wire_message *first)
@@ -86,6 +97,10 @@ static void check_round(enum wire_side side, const struct wire_message *first)
     struct wire_arena arena = {0};
     struct wire_message second;
     struct buffer out = BUFFER_INIT(LIMIT_MESSAGE_BYTES + GRPC_PREFIX_LEN);
+    bool has_head =
+        first->kind == WIRE_REQUEST_HEAD || first->kind == WIRE_RESPONSE_HEAD || first->kind == WIRE_TRAILERS;
+    if (has_head)
+        check_judged(first->kind == WIRE_TRAILERS ? &first->trailers : &first->head.head);
     int error = wire_encode(side, first, &out);
     if (error == KV_EINVAL || error == KV_ELIMIT) {
         require(first->kind == WIRE_HELLO || first->kind == WIRE_WELCOME);

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "http/forward.h"
 #include "http/http1.h"
+#include "http/syntax.h"
 
 #define CHECK(condition)                                                                                               \
     do {                                                                                                               \
@@ -77,11 +78,22 @@ static inline void check_pieces(struct slice input, const char *to_method, ssize
     }
 }
 
+/* What the parser calls judged passes the writers' own look, and names were told apart. */
+static inline void check_judged(const struct head *h, bool request)
+{
+    CHECK(h->judged);
+    CHECK(!request || (http_is_token(h->method) && http_is_target(h->target)));
+    for (size_t i = 0; i < h->count; i++) {
+        CHECK(http_is_token(h->fields[i].name) && http_is_field_value(h->fields[i].value));
+        CHECK(h->fields[i].id == field_id_of(h->fields[i].name));
+    }
+}
+
 /* Fields that cross a hop, in their order; framing is compared apart. */
 static inline size_t next_end_to_end(const struct head *h, size_t i)
 {
-    while (i < h->count && (forward_is_hop_by_hop(field_id(&h->fields[i])) ||
-                            slice_equals_nocase(h->fields[i].name, SLICE("content-length"))))
+    while (i < h->count &&
+           (forward_is_hop_by_hop(field_id(&h->fields[i])) || field_id(&h->fields[i]) == FIELD_CONTENT_LENGTH))
         i++;
     return i;
 }

@@ -165,6 +165,24 @@ static void judges_values_of_every_length(void **state)
     }
 }
 
+static void knows_lower_case_names_of_every_length(void **state)
+{
+    (void)state;
+    for (size_t len = 1; len < 40; len++) {
+        char text[40];
+        memset(text, 'n', sizeof(text));
+        for (size_t at = 0; at < len; at++) {
+            for (int byte = 0; byte < 256; byte++) {
+                text[at] = (char)byte;
+                assert_int_equal(http_is_lower_token((struct slice){text, len}),
+                                 http_char_is((char)byte, HTTP_CHAR_LOWER));
+            }
+            text[at] = 'n';
+        }
+    }
+    assert_false(http_is_lower_token(SLICE("")));
+}
+
 static void reads_protocol_lists(void **state)
 {
     (void)state;
@@ -179,9 +197,13 @@ static void reads_protocol_lists(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(knows_every_character), cmocka_unit_test(finds_the_first_control_byte),
-        cmocka_unit_test(reads_hosts),           cmocka_unit_test(bounds_hosts),
-        cmocka_unit_test(reads_protocol_lists),  cmocka_unit_test(judges_values_of_every_length),
+        cmocka_unit_test(knows_every_character),
+        cmocka_unit_test(finds_the_first_control_byte),
+        cmocka_unit_test(reads_hosts),
+        cmocka_unit_test(bounds_hosts),
+        cmocka_unit_test(reads_protocol_lists),
+        cmocka_unit_test(judges_values_of_every_length),
+        cmocka_unit_test(knows_lower_case_names_of_every_length),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
