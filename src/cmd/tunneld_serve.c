@@ -276,6 +276,12 @@ static int start(struct server *server)
         .base_host = s->base_host,
         .max_request_body = s->max_request_body,
         .answer_timeout_ms = (unsigned)s->answer_timeout_ms,
+        .rates =
+            {
+                .connections = (uint32_t)s->address_connections,
+                .connections_per_second = (uint32_t)s->address_connects,
+                .requests_per_second = (uint32_t)s->address_requests,
+            },
         .head_timeout_ms = (unsigned)s->head_timeout_ms,
         .idle_timeout_ms = (unsigned)s->idle_timeout_ms,
         .stall_timeout_ms = (unsigned)s->stall_timeout_ms,

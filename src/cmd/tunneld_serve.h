@@ -24,8 +24,9 @@ struct serve_settings {
     unsigned long max_concurrent;
     unsigned long long max_request_body, memory_budget;
     unsigned long grace_ms, answer_timeout_ms, upgrade_idle_ms;
-    unsigned long head_timeout_ms, idle_timeout_ms, stall_timeout_ms; /* of visitors */
-    unsigned long ping_ms, dead_ms;                                   /* 0: not given */
+    unsigned long address_connections, address_connects, address_requests; /* 0: no limit */
+    unsigned long head_timeout_ms, idle_timeout_ms, stall_timeout_ms;      /* of visitors */
+    unsigned long ping_ms, dead_ms;                                        /* 0: not given */
     unsigned long workers;
     struct networks proxy_senders, trusted_proxies;
     bool forwarded;

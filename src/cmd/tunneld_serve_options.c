@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "cmd/tunneld_serve.h"
+#include "edge/edge_limit.h"
 #include "http/syntax.h"
 #include "io/listener.h"
 
@@ -215,6 +216,24 @@ static int set_answer_timeout(void *into, const char *value, char *error)
     return cli_set_duration(&s->answer_timeout_ms, value, error);
 }
 
+static int set_address_connections(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    return cli_set_unsigned(&s->address_connections, 1, 1000000, value, error);
+}
+
+static int set_address_connects(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    return cli_set_unsigned(&s->address_connects, 1, EDGE_RATE_MAX, value, error);
+}
+
+static int set_address_requests(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    return cli_set_unsigned(&s->address_requests, 1, EDGE_RATE_MAX, value, error);
+}
+
 static int set_head_timeout(void *into, const char *value, char *error)
 {
     struct serve_settings *s = into;
@@ -330,6 +349,13 @@ const struct cli_option serve_options[] = {
      "WebSockets and other upgrades that carry nothing for so long are closed (never)", .set = set_upgrade_idle},
     {"response-timeout", "TIME", NULL, "from the end of a request to the head of its answer (120s)",
      .set = set_answer_timeout},
+    {"max-connections-per-address", "N", NULL, "visitors' connections from one address, or IPv6 /64 (no limit)",
+     .set = set_address_connections},
+    {"max-connects-per-second", "N", NULL,
+     "new connections from one address, or IPv6 /64; a burst of five times that (no limit)",
+     .set = set_address_connects},
+    {"max-requests-per-second", "N", NULL,
+     "requests from one address, or IPv6 /64; a burst of five times that (no limit)", .set = set_address_requests},
     {"head-timeout", "TIME", NULL, "for a visitor's TLS handshake and request head (15s)", .set = set_head_timeout},
     {"idle-timeout", "TIME", NULL, "for a visitor's connection without a request (75s)", .set = set_idle_timeout},
     {"stall-timeout", "TIME", NULL, "for a body, either way, of which less than 1 KiB moves in that time (60s)",

@@ -13,10 +13,15 @@ struct edge *edge_new(const struct edge_settings *settings)
     if (!e)
         return NULL;
     e->settings = *settings;
+    const struct edge_rates *rates = &settings->rates;
+    bool limits = rates->connections || rates->connections_per_second || rates->requests_per_second;
+    e->limit = limits ? edge_limit_new(rates) : NULL;
     e->count = worker_count(settings->group);
     size_t size = e->count * sizeof(*e->locals);
     e->locals = aligned_alloc(_Alignof(struct edge_local), size);
-    if (!e->locals) {
+    if (!e->locals || (limits && !e->limit)) {
+        edge_limit_free(e->limit);
+        free(e->locals);
         free(e);
         return NULL;
     }
@@ -32,6 +37,7 @@ void edge_free(struct edge *edge)
         return;
     for (unsigned i = 0; i < edge->count; i++)
         buffer_free(&edge->locals[i].scratch);
+    edge_limit_free(edge->limit);
     free(edge->locals);
     free(edge);
 }
@@ -143,6 +149,8 @@ void edge_count(const struct edge *edge, struct edge_counts *out)
     for (unsigned i = 0; i < edge->count; i++) {
         const struct edge_local *local = &edge->locals[i];
         out->requests += atomic_load_explicit(&local->requests, memory_order_relaxed);
+        out->connections_refused += atomic_load_explicit(&local->connections_refused, memory_order_relaxed);
+        out->requests_limited += atomic_load_explicit(&local->requests_limited, memory_order_relaxed);
         out->floods += atomic_load_explicit(&local->floods, memory_order_relaxed);
         out->waited += atomic_load_explicit(&local->waited, memory_order_relaxed);
         out->body_limit_exceeded += atomic_load_explicit(&local->body_limit_exceeded, memory_order_relaxed);

@@ -13,6 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "edge/edge_limit.h"
+
 struct edge;
 struct h2_events;
 struct h2_stream;
@@ -42,6 +44,7 @@ struct edge_settings {
     const char *base_host;      /* lower case */
     uint64_t max_request_body;  /* bytes; UINT64_MAX: no limit */
     unsigned answer_timeout_ms; /* from the end of the request to the answer's head */
+    struct edge_rates rates;    /* of one visitor's address */
     unsigned head_timeout_ms;   /* from a connection, TLS included, or a head's first byte to its end */
     unsigned idle_timeout_ms;   /* a connection without a request */
     unsigned stall_timeout_ms;  /* a body that moves less than LIMIT_PROGRESS_BYTES, either way */
@@ -85,9 +88,10 @@ struct edge_counts {
     uint64_t requests;
     uint64_t responses[EDGE_STATUS_MAX]; /* by status code */
     uint64_t body_limit_exceeded;
-    uint64_t floods;                /* HTTP/2 connections that were ended for them */
-    uint64_t proxy_headers_refused; /* connections that did not begin with the PROXY header they owed */
-    uint64_t waited;                /* requests that had to wait for their tunnel to come over */
+    uint64_t connections_refused, requests_limited; /* by edge_settings.rates */
+    uint64_t floods;                                /* HTTP/2 connections that were ended for them */
+    uint64_t proxy_headers_refused;                 /* connections that did not begin with the PROXY header they owed */
+    uint64_t waited;                                /* requests that had to wait for their tunnel to come over */
 };
 
 /* Sums what the workers counted. Any thread. */

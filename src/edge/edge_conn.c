@@ -27,6 +27,8 @@ struct newcomer {
     struct deadline deadline; /* to the first bytes */
     char seen[PREFACE_LEN];   /* of the preface so far */
     size_t seen_len;
+    struct edge_hold hold;
+    bool proxied; /* its visitor is known with the first bytes */
     struct newcomer *prev, *next;
     struct free_node free;
 };
@@ -42,6 +44,7 @@ static void free_newcomer(struct free_node *node)
 static void leave(struct newcomer *n)
 {
     deadline_cancel(&n->deadline);
+    edge_hold_drop(n->edge, &n->hold);
     DL_DELETE(edge_local(n->edge)->newcomers, n);
     n->free.free = free_newcomer;
     worker_free_later(conn_worker(n->conn), &n->free);
@@ -54,14 +57,32 @@ static void on_expired(struct deadline *deadline)
     conn_close(n->conn);
 }
 
+static void turn_away(struct newcomer *n)
+{
+    leave(n);
+    conn_abort(n->conn, true);
+}
+
+/* It is known who it is and what it speaks: that takes over the connection and its place. */
+static void go_on(struct newcomer *n,
+                  void (*start)(struct edge *edge, struct conn *conn, struct edge_hold hold, struct slice first),
+                  struct slice first)
+{
+    if (n->proxied && !edge_hold_take(n->edge, n->conn, &n->hold)) {
+        turn_away(n);
+        return;
+    }
+    struct edge_hold hold = n->hold;
+    n->hold.held = false;
+    leave(n);
+    start(n->edge, n->conn, hold, first);
+}
+
 static void on_ready(void *owner)
 {
     struct newcomer *n = owner;
-    leave(n);
-    if (slice_equals(conn_alpn(n->conn), SLICE("h2")))
-        edge_h2_start(n->edge, n->conn, (struct slice){0});
-    else
-        edge_h1_start(n->edge, n->conn, (struct slice){0});
+    bool h2 = slice_equals(conn_alpn(n->conn), SLICE("h2"));
+    go_on(n, h2 ? edge_h2_start : edge_h1_start, (struct slice){0});
 }
 
 /* The bytes so far, joined with what was held back while they could still become the preface. */
@@ -76,11 +97,9 @@ static void on_data(void *owner, struct slice bytes)
     }
     size_t compared = bytes.len < PREFACE_LEN ? bytes.len : PREFACE_LEN;
     if (memcmp(bytes.data, preface, compared) != 0) {
-        leave(n);
-        edge_h1_start(n->edge, n->conn, bytes);
+        go_on(n, edge_h1_start, bytes);
     } else if (bytes.len >= PREFACE_LEN) {
-        leave(n);
-        edge_h2_start(n->edge, n->conn, bytes);
+        go_on(n, edge_h2_start, bytes);
     } else {
         memcpy(n->seen, bytes.data, bytes.len);
         n->seen_len = bytes.len;
@@ -121,11 +140,13 @@ static void on_closed(void *owner, int error)
 
 static const struct conn_events events = {.ready = on_ready, .data = on_data, .eof = on_eof, .closed = on_closed};
 
-void edge_expect_proxy_header(const struct edge *edge, struct conn *conn)
+bool edge_expect_proxy_header(const struct edge *edge, struct conn *conn)
 {
     struct ip peer = ip_of(conn_peer(conn));
-    if (edge->settings.proxy_senders && networks_contain(edge->settings.proxy_senders, &peer))
+    bool owes = edge->settings.proxy_senders && networks_contain(edge->settings.proxy_senders, &peer);
+    if (owes)
         conn_expect_proxy_header(conn);
+    return owes;
 }
 
 void edge_accept(struct edge *edge, int fd)
@@ -143,7 +164,9 @@ void edge_accept(struct edge *edge, int fd)
     atomic_fetch_add_explicit(&edge_local(edge)->alive, 1, memory_order_relaxed);
     n->deadline.expired = on_expired;
     deadline_arm(worker_current(), &n->deadline, edge->settings.head_timeout_ms);
-    edge_expect_proxy_header(edge, n->conn);
+    n->proxied = edge_expect_proxy_header(edge, n->conn);
+    if (!n->proxied && !edge_hold_take(edge, n->conn, &n->hold))
+        turn_away(n);
 }
 
 void edge_newcomers_close(struct edge *edge)

@@ -13,17 +13,6 @@
 #include "io/listener.h"
 #include "io/network.h"
 
-enum close_reason edge_admit(struct edge *edge, const struct edge_request *request, struct address *link)
-{
-    struct edge_local *local = edge_local(edge);
-    edge_counter_add(&local->requests, 1);
-    enum close_reason reason = edge_route(edge, request->head->authority, link);
-    if (reason != REASON_NONE || request->length <= edge->settings.max_request_body)
-        return reason;
-    edge_count_body_limit(local);
-    return REASON_BODY_TOO_LARGE;
-}
-
 void edge_peer_of(const struct edge *edge, const struct conn *conn, struct edge_peer *peer)
 {
     const struct networks *trusted = edge->settings.trusted_proxies;
@@ -47,6 +36,63 @@ static void find_path(const struct edge_request *request, const struct conn *con
         path->hops[0] = ip;
         path->count = 1;
     }
+}
+
+static struct ip visitor_of(const struct edge_request *request, const struct conn *conn, const struct edge_peer *peer)
+{
+    struct forward_path path = {.count = 0};
+    if (!peer->trusted)
+        return ip_of(conn_peer(conn));
+    find_path(request, conn, peer, &path);
+    return *forward_path_visitor(&path);
+}
+
+bool edge_hold_take(struct edge *edge, const struct conn *conn, struct edge_hold *hold)
+{
+    const struct networks *trusted = edge->settings.trusted_proxies;
+    *hold = (struct edge_hold){.held = false};
+    if (!edge->limit)
+        return true;
+    hold->ip = ip_of(conn_peer(conn));
+    if (trusted && networks_contain(trusted, &hold->ip))
+        return true;
+    if (edge_limit_connect(edge->limit, &hold->ip, worker_now(conn_worker(conn)), &hold->held))
+        return true;
+    edge_counter_add(&edge_local(edge)->connections_refused, 1);
+    return false;
+}
+
+void edge_hold_drop(struct edge *edge, struct edge_hold *hold)
+{
+    if (hold->held)
+        edge_limit_disconnect(edge->limit, &hold->ip);
+    hold->held = false;
+}
+
+static bool is_one_too_many(struct edge *edge, const struct edge_request *request, const struct conn *conn,
+                            const struct edge_peer *peer)
+{
+    if (!edge->limit)
+        return false;
+    struct ip visitor = visitor_of(request, conn, peer);
+    if (edge_limit_request(edge->limit, &visitor, worker_now(conn_worker(conn))))
+        return false;
+    edge_counter_add(&edge_local(edge)->requests_limited, 1);
+    return true;
+}
+
+enum close_reason edge_admit(struct edge *edge, const struct edge_request *request, const struct conn *conn,
+                             const struct edge_peer *peer, struct address *link)
+{
+    struct edge_local *local = edge_local(edge);
+    edge_counter_add(&local->requests, 1);
+    if (is_one_too_many(edge, request, conn, peer))
+        return REASON_RATE_LIMITED;
+    enum close_reason reason = edge_route(edge, request->head->authority, link);
+    if (reason != REASON_NONE || request->length <= edge->settings.max_request_body)
+        return reason;
+    edge_count_body_limit(local);
+    return REASON_BODY_TOO_LARGE;
 }
 
 /* The head for the tunnel, and the visitor's address for it. A body of unknown length is told by a field, which is how

@@ -59,6 +59,7 @@ static void dispose(struct edge_h1 *h1, enum close_reason reason, const char *te
     edge_wait_cancel(h1->edge, &h1->waiter);
     deadline_cancel(&h1->reading);
     deadline_cancel(&h1->writing);
+    edge_hold_drop(h1->edge, &h1->hold);
     DL_DELETE(local->h1_conns, h1);
     atomic_fetch_sub_explicit(&local->alive, 1, memory_order_relaxed);
     h1->free.free = free_h1;
@@ -245,7 +246,7 @@ static void begin_exchange(struct edge_h1 *h1, const struct http1_message *m)
         .complete = no_body && !m->upgrade,
     };
     struct address link;
-    enum close_reason reason = edge_admit(h1->edge, &request, &link);
+    enum close_reason reason = edge_admit(h1->edge, &request, h1->conn, &h1->peer, &link);
     if (reason != REASON_NONE) {
         refuse_request(h1, m, reason);
         return;
@@ -496,15 +497,17 @@ static const struct conn_events conn_events = {
     .closed = on_closed,
 };
 
-void edge_h1_start(struct edge *edge, struct conn *conn, struct slice first)
+void edge_h1_start(struct edge *edge, struct conn *conn, struct edge_hold hold, struct slice first)
 {
     struct edge_h1 *h1 = calloc(1, sizeof(*h1));
     struct edge_local *local = edge_local(edge);
     if (!h1) {
+        edge_hold_drop(edge, &hold);
         conn_abort(conn, false);
         return;
     }
     h1->edge = edge;
+    h1->hold = hold;
     h1->conn = conn;
     edge_peer_of(edge, conn, &h1->peer);
     h1->input.limit = INPUT_MAX;

@@ -15,7 +15,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/pool.h"
-#include "edge/edge_impl.h"
+#include "edge/edge_h2_impl.h"
 #include "http/forward.h"
 #include "http/h2_conn.h"
 #include "io/conn.h"
@@ -27,49 +27,6 @@
 #define MAX_FRAME_BYTES  (16 * 1024)
 #define DRAIN_PING       UINT64_C(0x6e6961726420766b) /* "kv drain" */
 #define ANSWER_MARGIN_MS 10000                        /* the client's own time-out comes first and knows more */
-
-struct edge_h2 {
-    struct edge *edge;
-    struct worker *worker;
-    struct h2_conn *conn;
-    struct edge_peer peer;
-    size_t streams; /* visitors' */
-    void *guest;    /* the one that is no visitor's */
-    bool draining, closed;
-    struct deadline idle;   /* without a stream */
-    struct deadline notice; /* from the first GOAWAY to the last */
-    struct edge_h2 *prev, *next;
-    struct free_node free;
-};
-
-/* One stream: a request and its answer. */
-struct edge_stream {
-    struct half half;
-    struct edge_h2 *h2;
-    struct h2_stream *stream;    /* NULL when it is gone */
-    struct edge_waiter waiter;   /* for a tunnel that is expected */
-    struct edge_request waiting; /* the request, while it waits; its head is the next */
-    struct head *waiting_head;
-    struct chain pending; /* body bytes the tunnel has no room for */
-    struct head *trailers;
-    uint64_t body_bytes, moved; /* all, and what has gone up since `upload` was armed */
-    bool body_ended;            /* by the visitor */
-    bool body_sent;             /* and all of it has gone up */
-    struct edge_manner manner;
-    bool no_body, connects, answered, expects_continue;
-    struct head *held;    /* gRPC's trailers-only answer, until it is known that nothing follows */
-    uint64_t answer_left; /* of a length that the answer announced */
-    bool has_length;
-    size_t owed;              /* answer bytes queued whose room was not given back */
-    uint64_t queued;          /* answer bytes given to the stream */
-    uint64_t taken_before;    /* of them: had left when `progress` was armed */
-    struct deadline upload;   /* a request's body that does not come */
-    struct deadline progress; /* an answer that is not taken */
-    struct deadline answer;   /* from the end of the request to the answer's head */
-    struct free_node free;
-};
-
-static const struct half_events half_events;
 
 /* ---- the end of a stream --------------------------------------------------------------------------------------- */
 
@@ -87,7 +44,7 @@ static void close_h2(struct edge_h2 *h2);
 static bool leave_streams(struct edge_h2 *h2);
 static void dispose(struct edge_h2 *h2);
 
-static void rest_if_idle(struct edge_h2 *h2)
+void edge_h2_rest(struct edge_h2 *h2)
 {
     if (h2->streams > 0 || h2->guest || h2->closed)
         return;
@@ -98,7 +55,7 @@ static void rest_if_idle(struct edge_h2 *h2)
 }
 
 /* Leaves the exchange and forgets the HTTP/2 stream, which goes on by itself if it still has to end. */
-static void dispose_stream(struct edge_stream *s, enum close_reason reason, const char *text)
+void edge_h2_leave(struct edge_stream *s, enum close_reason reason, const char *text)
 {
     half_close(&s->half, reason, text);
     edge_wait_cancel(s->h2->edge, &s->waiter);
@@ -120,8 +77,8 @@ static void on_stream_closed(void *user, uint32_t error_code)
     s->stream = NULL;
     if (error_code != H2_NO_ERROR)
         log_debug("visitor left", log_str("request", s->half.id), log_uint("h2_error", error_code));
-    dispose_stream(s, REASON_VISITOR_GONE, "the visitor reset the stream");
-    rest_if_idle(h2);
+    edge_h2_leave(s, REASON_VISITOR_GONE, "the visitor reset the stream");
+    edge_h2_rest(h2);
 }
 
 /* ---- error answers --------------------------------------------------------------------------------------------- */
@@ -135,7 +92,7 @@ static bool end_grpc_call(struct edge_stream *s, enum close_reason reason)
 }
 
 /* The request fails: the visitor is told, or the stream is reset so that nobody takes it for complete. */
-static void fail_stream(struct edge_stream *s, enum close_reason reason, const char *text)
+void edge_h2_fail(struct edge_stream *s, enum close_reason reason, const char *text)
 {
     struct edge_h2 *h2 = s->h2;
     struct h2_stream *stream = s->stream;
@@ -147,8 +104,8 @@ static void fail_stream(struct edge_stream *s, enum close_reason reason, const c
         h2_consume(stream, s->pending.bytes); /* what still comes is dropped, and the window is not ours to keep */
     log_debug("request failed", log_str("request", s->half.id), log_str("reason", reason_text(reason)->code),
               log_str("text", text ? text : ""));
-    dispose_stream(s, reason, text);
-    rest_if_idle(h2);
+    edge_h2_leave(s, reason, text);
+    edge_h2_rest(h2);
 }
 
 /* Who holds the body up: a tunnel that gives no room for what has come, or the visitor. */
@@ -156,11 +113,11 @@ static void on_upload_expired(struct deadline *deadline)
 {
     struct edge_stream *s = (struct edge_stream *)((char *)deadline - offsetof(struct edge_stream, upload));
     if (s->connects && s->answered)
-        fail_stream(s, REASON_IDLE, "nothing came either way");
+        edge_h2_fail(s, REASON_IDLE, "nothing came either way");
     else if (s->pending.bytes > 0)
-        fail_stream(s, REASON_CLIENT_TIMEOUT, "the tunnel takes nothing of the request's body");
+        edge_h2_fail(s, REASON_CLIENT_TIMEOUT, "the tunnel takes nothing of the request's body");
     else
-        fail_stream(s, REASON_VISITOR_SLOW, "the request's body made no progress");
+        edge_h2_fail(s, REASON_VISITOR_SLOW, "the request's body made no progress");
 }
 
 /* Answer bytes that the connection has taken from the stream. */
@@ -169,7 +126,7 @@ static uint64_t answer_taken(const struct edge_stream *s)
     return s->queued - h2_stream_output(s->stream)->bytes;
 }
 
-static void await_visitor(struct edge_stream *s)
+void edge_h2_await_visitor(struct edge_stream *s)
 {
     if (deadline_armed(&s->progress))
         return;
@@ -181,22 +138,22 @@ static void on_progress_expired(struct deadline *deadline)
 {
     struct edge_stream *s = (struct edge_stream *)((char *)deadline - offsetof(struct edge_stream, progress));
     if (answer_taken(s) >= s->taken_before + LIMIT_PROGRESS_BYTES)
-        await_visitor(s); /* slow, but it reads */
+        edge_h2_await_visitor(s); /* slow, but it reads */
     else
-        fail_stream(s, REASON_VISITOR_SLOW, "the visitor takes nothing");
+        edge_h2_fail(s, REASON_VISITOR_SLOW, "the visitor takes nothing");
 }
 
 static void on_answer_expired(struct deadline *deadline)
 {
     struct edge_stream *s = (struct edge_stream *)((char *)deadline - offsetof(struct edge_stream, answer));
-    fail_stream(s, REASON_CLIENT_TIMEOUT, "no answer in time");
+    edge_h2_fail(s, REASON_CLIENT_TIMEOUT, "no answer in time");
 }
 
 /* ---- bodies going up ------------------------------------------------------------------------------------------- */
 
 /* A visitor that sends nothing holds a place in the tunnel. Once the service has answered, how long to wait for more is
  * its business: a gRPC stream may be silent for hours, and so may raw bytes. */
-static void await_body(struct edge_stream *s)
+void edge_h2_await_body(struct edge_stream *s)
 {
     unsigned idle_ms = s->h2->edge->settings.upgrade_idle_ms;
     s->moved = 0;
@@ -215,7 +172,7 @@ static void await_answer(struct edge_stream *s)
 }
 
 /* Sends up as much as there is room for; true unless the stream failed. */
-static bool send_up(struct edge_stream *s)
+bool edge_h2_send_up(struct edge_stream *s)
 {
     if (edge_waits(&s->waiter))
         return true;
@@ -224,7 +181,7 @@ static bool send_up(struct edge_stream *s)
         size_t n = s->pending.bytes < half_credit(&s->half) ? s->pending.bytes : half_credit(&s->half);
         if (chain_move(&part, &s->pending, n) != KV_OK) {
             chain_free(&part);
-            fail_stream(s, REASON_INTERNAL, "no memory");
+            edge_h2_fail(s, REASON_INTERNAL, "no memory");
             return false;
         }
         struct chunk *chunk;
@@ -232,14 +189,14 @@ static bool send_up(struct edge_stream *s)
             half_send_data(&s->half, chunk);
         h2_consume(s->stream, n);
         if ((s->moved += n) >= LIMIT_PROGRESS_BYTES || s->connects)
-            await_body(s);
+            edge_h2_await_body(s);
     }
     bool waits_for_switch = s->connects && !s->answered;
     if (s->body_ended && s->pending.bytes == 0 && !s->body_sent && !waits_for_switch) {
         s->body_sent = true;
         half_send_end(&s->half, s->trailers);
         s->trailers = NULL;
-        await_body(s);
+        edge_h2_await_body(s);
         if (!s->connects)
             await_answer(s);
     }
@@ -252,7 +209,7 @@ static void on_data(void *user, struct slice bytes)
     s->body_bytes += bytes.len;
     if (!s->connects && s->body_bytes > s->h2->edge->settings.max_request_body) {
         edge_count_body_limit(edge_local(s->h2->edge));
-        fail_stream(s, REASON_BODY_TOO_LARGE, "the body is over the limit");
+        edge_h2_fail(s, REASON_BODY_TOO_LARGE, "the body is over the limit");
         return;
     }
     /* Into what waits already: many small frames must not cost more memory than the window says. */
@@ -260,10 +217,10 @@ static void on_data(void *user, struct slice bytes)
     if (chunk)
         chain_push(&s->pending, chunk);
     else if (chain_append(&s->pending, bytes.data, bytes.len) != KV_OK) {
-        fail_stream(s, REASON_INTERNAL, "no memory");
+        edge_h2_fail(s, REASON_INTERNAL, "no memory");
         return;
     }
-    send_up(s);
+    edge_h2_send_up(s);
 }
 
 static void on_request_trailers(void *user, const struct head *trailers)
@@ -277,7 +234,7 @@ static void on_request_end(void *user)
 {
     struct edge_stream *s = user;
     s->body_ended = true;
-    send_up(s);
+    edge_h2_send_up(s);
 }
 
 /* ---- requests -------------------------------------------------------------------------------------------------- */
@@ -305,15 +262,15 @@ static enum close_reason open_exchange(struct edge_stream *s, const struct edge_
 {
     struct address link;
     struct edge_h2 *h2 = s->h2;
-    enum close_reason reason = edge_admit(h2->edge, request, &link);
-    if (reason == REASON_NONE &&
-        edge_open(h2->edge, request, h2_conn_conn(h2->conn), &h2->peer, link, &s->half, &half_events, s) != KV_OK)
+    enum close_reason reason = edge_admit(h2->edge, request, h2_conn_conn(h2->conn), &h2->peer, &link);
+    if (reason == REASON_NONE && edge_open(h2->edge, request, h2_conn_conn(h2->conn), &h2->peer, link, &s->half,
+                                           &edge_h2_half_events, s) != KV_OK)
         reason = REASON_INTERNAL;
     if (reason != REASON_NONE)
         return reason;
     if (s->body_ended || s->connects)
         await_answer(s);
-    await_body(s);
+    edge_h2_await_body(s);
     return REASON_NONE;
 }
 
@@ -327,9 +284,9 @@ static void on_arrival(struct edge_waiter *waiter)
     head_free(s->waiting_head);
     s->waiting_head = NULL;
     if (reason != REASON_NONE)
-        fail_stream(s, reason, "no tunnel has come");
+        edge_h2_fail(s, reason, "no tunnel has come");
     else
-        send_up(s);
+        edge_h2_send_up(s);
 }
 
 /* True if the request waits for its tunnel. Without memory for its head it does not. */
@@ -448,172 +405,6 @@ static void *on_request(void *owner, struct h2_stream *stream, const struct head
     return user;
 }
 
-/* ---- answers --------------------------------------------------------------------------------------------------- */
-
-static void on_opened(void *owner)
-{
-    struct edge_stream *s = owner;
-    log_debug("request", log_str("request", s->half.id));
-    if (s->expects_continue && s->body_bytes == 0) {
-        const struct head go_on = {.status = 100};
-        h2_respond(s->stream, &go_on, false);
-    }
-    send_up(s);
-}
-
-static void on_credit(void *owner, size_t bytes)
-{
-    (void)bytes;
-    send_up(owner);
-}
-
-/* Sends the final head; `end`: it is all of the answer. True unless the stream failed. */
-static bool respond(struct edge_stream *s, struct head *head, bool end)
-{
-    bool switches = head->status == 101;
-    if (switches) {
-        head->status = 200;
-        head_remove(head, SLICE("sec-websocket-accept")); /* it answers a key that the visitor never sent */
-    }
-    uint64_t length = 0;
-    struct slice text = head_value(head, SLICE("content-length"));
-    s->has_length = text.data && !switches && !s->no_body && head->status != 204 && head->status != 304;
-    if (s->answered || switches != (s->connects && switches) || (s->has_length && !slice_to_u64(text, &length))) {
-        fail_stream(s, REASON_ORIGIN_BAD_RESPONSE, "the answer makes no sense here");
-        return false;
-    }
-    s->answer_left = length;
-    s->answered = true;
-    deadline_cancel(&s->upload);
-    s->no_body = s->no_body || head->status == 204 || head->status == 304; /* no body, whatever comes */
-    deadline_cancel(&s->answer);
-    if (h2_respond(s->stream, head, end) != KV_OK) {
-        fail_stream(s, REASON_INTERNAL, "no memory");
-        return false;
-    }
-    edge_count_response(edge_local(s->h2->edge), head->status);
-    if (s->connects && !switches) {
-        s->connects = false; /* refused: nothing more goes up */
-        s->body_ended = true;
-    }
-    await_body(s);
-    return send_up(s);
-}
-
-static bool respond_held(struct edge_stream *s, bool end)
-{
-    struct head *head = s->held;
-    s->held = NULL;
-    bool going_on = respond(s, head, end);
-    head_free(head);
-    return going_on;
-}
-
-static void on_head(void *owner, struct head *head)
-{
-    struct edge_stream *s = owner;
-    bool final = head->status >= 200 || head->status == 101;
-    if (final && edge_add_hsts(s->h2->edge, &head) != KV_OK) {
-        head_free(head);
-        fail_stream(s, REASON_INTERNAL, "no memory");
-        return;
-    }
-    if (head->status >= 200 && !s->held && edge_is_trailers_only(head)) {
-        s->held = head;
-        return;
-    }
-    if (final)
-        respond(s, head, false);
-    else if (!s->answered && head->status != 100)
-        h2_respond(s->stream, head, false);
-    head_free(head);
-}
-
-static void on_body(void *owner, struct chunk *chunk)
-{
-    struct edge_stream *s = owner;
-    if (s->held && !respond_held(s, false)) {
-        chunk_free(chunk);
-        return;
-    }
-    if (!s->answered || (s->has_length && chunk->len > s->answer_left)) {
-        chunk_free(chunk);
-        fail_stream(s, REASON_ORIGIN_BAD_RESPONSE, "a body longer than its length, or before its head");
-        return;
-    }
-    if (s->no_body) {
-        half_grant(&s->half, chunk->len);
-        chunk_free(chunk);
-        return;
-    }
-    if (s->has_length)
-        s->answer_left -= chunk->len;
-    s->owed += chunk->len;
-    if (s->connects)
-        await_body(s);
-    await_visitor(s);
-    s->queued += chunk->len;
-    chain_push(h2_stream_output(s->stream), chunk);
-    h2_resume(s->stream);
-}
-
-/* The connection has taken all there was. */
-static void on_writable(void *user)
-{
-    struct edge_stream *s = user;
-    size_t left = s->owed;
-    deadline_cancel(&s->progress);
-    s->owed = 0;
-    half_grant(&s->half, left);
-}
-
-static void on_end(void *owner, struct head *trailers)
-{
-    struct edge_stream *s = owner;
-    struct edge_h2 *h2 = s->h2;
-    struct h2_stream *stream = s->stream;
-    bool ended = s->held && !(trailers && trailers->count > 0);
-    if (s->held && !respond_held(s, ended)) {
-        head_free(trailers);
-        return;
-    }
-    if (!s->answered || (s->has_length && s->answer_left > 0) || (!ended && h2_end(stream, trailers) != KV_OK)) {
-        fail_stream(s, REASON_ORIGIN_CLOSED, "the answer ended before it was complete");
-    } else if (s->body_sent || !s->connects) {
-        if (!s->body_ended) {
-            /* The answer is whole and the rest of the upload is of no use: say so without harm (RFC 9113, 8.1). */
-            h2_consume(stream, s->pending.bytes);
-        }
-        dispose_stream(s, REASON_NONE, NULL);
-        rest_if_idle(h2);
-    }
-    head_free(trailers);
-}
-
-static void on_reset(void *owner, enum close_reason reason, const char *text)
-{
-    struct edge_stream *s = owner;
-    struct edge_h2 *h2 = s->h2;
-    if (!s->connects || !s->answered || reason != REASON_NONE) {
-        fail_stream(s, reason, text);
-        return;
-    }
-    /* A raw stream that the tunnel ended in both directions at once: what it sent before still goes out. */
-    h2_end(s->stream, NULL);
-    h2_consume(s->stream, s->pending.bytes);
-    dispose_stream(s, REASON_NONE, NULL);
-    rest_if_idle(h2);
-}
-
-static const struct half_events half_events = {
-    .opened = on_opened,
-    .head = on_head,
-    .data = on_body,
-    .credit = on_credit,
-    .end = on_end,
-    .reset = on_reset,
-};
-
 /* ---- the connection -------------------------------------------------------------------------------------------- */
 
 static void free_h2(struct free_node *node)
@@ -626,6 +417,7 @@ static void dispose(struct edge_h2 *h2)
     struct edge_local *local = edge_local(h2->edge);
     deadline_cancel(&h2->idle);
     deadline_cancel(&h2->notice);
+    edge_hold_drop(h2->edge, &h2->hold);
     DL_DELETE(local->h2_conns, h2);
     atomic_fetch_sub_explicit(&local->alive, 1, memory_order_relaxed);
     h2->free.free = free_h2;
@@ -650,7 +442,7 @@ static const struct h2_conn_events h2_events = {
             .data = on_data,
             .end = on_request_end,
             .closed = on_stream_closed,
-            .writable = on_writable,
+            .writable = edge_h2_on_writable,
             .pong = on_pong,
         },
     .ended = on_ended,
@@ -680,7 +472,7 @@ static void on_idle_expired(struct deadline *deadline)
     close_h2((struct edge_h2 *)((char *)deadline - offsetof(struct edge_h2, idle)));
 }
 
-void edge_h2_start(struct edge *edge, struct conn *conn, struct slice first)
+void edge_h2_start(struct edge *edge, struct conn *conn, struct edge_hold hold, struct slice first)
 {
     const struct h2_options options = {
         .server = true,
@@ -693,10 +485,12 @@ void edge_h2_start(struct edge *edge, struct conn *conn, struct slice first)
     struct edge_local *local = edge_local(edge);
     struct edge_h2 *h2 = calloc(1, sizeof(*h2));
     if (!h2) {
+        edge_hold_drop(edge, &hold);
         conn_abort(conn, false);
         return;
     }
     h2->edge = edge;
+    h2->hold = hold;
     h2->worker = conn_worker(conn);
     edge_peer_of(edge, conn, &h2->peer);
     h2->idle.expired = on_idle_expired;

@@ -10,6 +10,7 @@
 #include "base/slice.h"
 #include "edge/edge.h"
 #include "http/head.h"
+#include "io/network.h"
 #include "io/worker.h"
 #include "tunnel/exchange.h"
 
@@ -39,12 +40,14 @@ struct edge_local {
     struct edge_waiter *waiters; /* whose tunnel is expected */
     size_t waiting;
     struct deadline arrival; /* when they are looked at again */
+    atomic_uint_fast64_t connections_refused, requests_limited;
     atomic_uint_fast64_t requests, body_limit_exceeded, floods, proxy_headers_refused, waited;
     atomic_uint_fast64_t responses[EDGE_STATUS_MAX];
 };
 
 struct edge {
     struct edge_settings settings;
+    struct edge_limit *limit;  /* NULL: none is set */
     struct edge_local *locals; /* one a worker */
     unsigned count;            /* of them */
 };
@@ -87,8 +90,9 @@ void edge_request_id(struct edge *edge, char out[EXCHANGE_ID_LEN]);
 /* Closes the calling worker's connections that have not said anything yet. */
 void edge_newcomers_close(struct edge *edge);
 
-/* Has a connection just accepted begin with a PROXY header if it comes from one who is to send it. */
-void edge_expect_proxy_header(const struct edge *edge, struct conn *conn);
+/* Has a connection just accepted begin with a PROXY header if it comes from one who is to send it. True then: who the
+ * visitor is will be known with its first bytes. */
+bool edge_expect_proxy_header(const struct edge *edge, struct conn *conn);
 
 /* ---- edge_redirect.c ------------------------------------------------------------------------------------------- */
 
@@ -146,8 +150,20 @@ struct edge_request {
     bool complete;           /* nothing follows */
 };
 
+/* A connection's place among those of its address. */
+struct edge_hold {
+    struct ip ip;
+    bool held;
+};
+/* Counts a connection for its visitor. False if it is one too many for that address, and has been counted as refused.
+ * Proxies named as trusted speak for many, and are not held to it. */
+bool edge_hold_take(struct edge *edge, const struct conn *conn, struct edge_hold *hold);
+/* Legal when nothing is held. */
+void edge_hold_drop(struct edge *edge, struct edge_hold *hold);
+
 /* Counts the request and finds its tunnel; REASON_NONE, or why it is to be refused. */
-enum close_reason edge_admit(struct edge *edge, const struct edge_request *request, struct address *link);
+enum close_reason edge_admit(struct edge *edge, const struct edge_request *request, const struct conn *conn,
+                             const struct edge_peer *peer, struct address *link);
 
 /* Opens the exchange. 0 or KV_ENOMEM. */
 int edge_open(const struct edge *edge, const struct edge_request *request, struct conn *conn,
@@ -207,9 +223,9 @@ extern const char edge_page_policy[];
 
 /* ---- edge_h1.c ------------------------------------------------------------------------------------------------- */
 
-/* Serves HTTP/1 on a connection that is ready; `first` holds bytes that came already. On failure the connection is
- * aborted. */
-void edge_h1_start(struct edge *edge, struct conn *conn, struct slice first);
+/* Serves HTTP/1 on a connection that is ready, and takes over its hold; `first` holds bytes that came already. On
+ * failure the connection is aborted. */
+void edge_h1_start(struct edge *edge, struct conn *conn, struct edge_hold hold, struct slice first);
 /* Closes it if nothing is in flight, otherwise after the answer; with `now` at once. */
 void edge_h1_drain(struct edge_h1 *h1, bool now);
 struct edge_h1 *edge_h1_next(const struct edge_h1 *h1);
@@ -217,7 +233,7 @@ struct edge_h1 *edge_h1_next(const struct edge_h1 *h1);
 /* ---- edge_h2.c ---- */
 
 /* The same for HTTP/2; edge_h2_last_call tells the visitor to open no more streams here (RFC 9113, 6.8). */
-void edge_h2_start(struct edge *edge, struct conn *conn, struct slice first);
+void edge_h2_start(struct edge *edge, struct conn *conn, struct edge_hold hold, struct slice first);
 void edge_h2_last_call(struct edge_h2 *h2);
 void edge_h2_drain(struct edge_h2 *h2, bool now);
 struct edge_h2 *edge_h2_next(const struct edge_h2 *h2);

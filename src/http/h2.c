@@ -12,6 +12,8 @@
 #include "http/h2_impl.h"
 #include "http/syntax.h"
 
+#define BOMB_BYTES (4 * LIMIT_HEAD_BYTES)
+
 /* ---- streams --------------------------------------------------------------------------------------------------- */
 
 struct h2_stream *h2_stream_new(struct h2_session *s)
@@ -90,6 +92,7 @@ static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, voi
     head_free(s->incoming);
     s->incoming = head_new(LIMIT_HEAD_FIELDS, LIMIT_HEAD_BYTES);
     s->incoming_too_large = s->target_too_long = false;
+    s->incoming_bytes = 0;
     return s->incoming ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
 }
 
@@ -119,6 +122,11 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint
     struct slice n = {(const char *)name, name_len}, v = {(const char *)value, value_len};
     uint64_t status;
 
+    /* A block that grows far beyond its limit is no mistake of somebody with many cookies: it is reset, and the rest of
+     * it decoded without being looked at. */
+    s->incoming_bytes += name_len + value_len;
+    if (s->incoming_bytes > BOMB_BYTES)
+        return h2_spend_oversized(s) ? NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE : NGHTTP2_ERR_CALLBACK_FAILURE;
     if (!h || s->incoming_too_large)
         return 0;
     if (name_len > 0 && name[0] == ':') {
@@ -255,6 +263,10 @@ static int on_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
     case NGHTTP2_SETTINGS:
         if (!(frame->hd.flags & NGHTTP2_FLAG_ACK) && s->events->settings)
             s->events->settings(s->owner);
+        break;
+    case NGHTTP2_RST_STREAM:
+        if (s->server && !h2_spend_peer_reset(s))
+            return NGHTTP2_ERR_CALLBACK_FAILURE;
         break;
     case NGHTTP2_PING:
         if ((frame->hd.flags & NGHTTP2_FLAG_ACK) && s->events->pong) {

@@ -9,8 +9,11 @@
 
 #include "http/h2_impl.h"
 
-/* Streams that a peer may reset, at once and per second, before the session ends (rapid reset, CVE-2023-44487). */
-#define RESET_BURST      1000
+/* Streams that a peer may reset, at once and per second, before the session ends (rapid reset, CVE-2023-44487). The
+ * burst is less than LIMIT_CONCURRENT: a request counts until the far end knows that it was given up, and one visitor
+ * shall not fill a tunnel with such. */
+#define RESET_BURST      200
+#define SERVICE_RESETS   1000 /* at once, of a service that refuses uploads; from visitors nghttp2 would notice late */
 #define RESET_RATE       200
 
 /* Frames for their own sake, at once and per second. Browsers and gRPC stay under ten a second. */
@@ -33,6 +36,7 @@ static uint64_t now_ms(void)
 void h2_flood_start(struct h2_session *s)
 {
     bucket_start(&s->allowance, FRAME_BURST, now_ms());
+    bucket_start(&s->resets, RESET_BURST, now_ms());
 }
 
 void h2_flooded(struct h2_session *s)
@@ -41,15 +45,26 @@ void h2_flooded(struct h2_session *s)
     nghttp2_session_terminate_session(s->ng, NGHTTP2_ENHANCE_YOUR_CALM);
 }
 
-bool h2_spend(struct h2_session *s, uint32_t tokens)
+static bool spend(struct h2_session *s, struct bucket *bucket, uint32_t tokens, uint32_t rate, uint32_t burst)
 {
-    if (bucket_take(&s->allowance, tokens))
+    if (bucket_take(bucket, tokens))
         return true;
-    bucket_fill(&s->allowance, FRAME_RATE, FRAME_BURST, now_ms());
-    if (bucket_take(&s->allowance, tokens))
+    bucket_fill(bucket, rate, burst, now_ms());
+    if (bucket_take(bucket, tokens))
         return true;
     h2_flooded(s);
     return false;
+}
+
+bool h2_spend(struct h2_session *s, uint32_t tokens)
+{
+    return spend(s, &s->allowance, tokens, FRAME_RATE, FRAME_BURST);
+}
+
+/* nghttp2 has such a limit too, but goes on with what it has read. */
+bool h2_spend_peer_reset(struct h2_session *s)
+{
+    return spend(s, &s->resets, 1, RESET_RATE, RESET_BURST);
 }
 
 bool h2_spend_oversized(struct h2_session *s)
@@ -89,5 +104,5 @@ void h2_earn_sent(struct h2_session *s, size_t bytes)
 void h2_set_flood_limits(nghttp2_option *option)
 {
     nghttp2_option_set_max_continuations(option, CONTINUATION_MAX);
-    nghttp2_option_set_stream_reset_rate_limit(option, RESET_BURST, RESET_RATE);
+    nghttp2_option_set_stream_reset_rate_limit(option, SERVICE_RESETS, RESET_RATE);
 }

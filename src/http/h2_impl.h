@@ -23,11 +23,13 @@ struct h2_session {
     struct h2_stream *streams;
     size_t stream_count;
     struct head *incoming;
+    size_t incoming_bytes; /* decoded, wanted or not */
     bool incoming_too_large, target_too_long;
     bool server;
     int32_t newest;           /* stream that the peer opened */
     int32_t gap_from, gap_to; /* the last streams it skipped lie between these two */
     struct bucket allowance;  /* for frames */
+    struct bucket resets;     /* that the peer may send */
     bool flooded;
     struct chain *out; /* during h2_output */
     size_t out_limit;
@@ -71,6 +73,8 @@ void h2_earn_data(struct h2_session *s);
 void h2_earn_sent(struct h2_session *s, size_t bytes);
 /* Pays for a head over the limits; false as h2_spend. */
 bool h2_spend_oversized(struct h2_session *s);
+/* The peer reset a stream; false as h2_spend. */
+bool h2_spend_peer_reset(struct h2_session *s);
 /* We reset a stream with this code. */
 void h2_spend_reset(struct h2_session *s, uint32_t error_code);
 

@@ -67,6 +67,10 @@ static void write_edge(struct metric_text *m, const struct ops_settings *s)
     write_responses(m, &counts);
     counter(m, "kavilo_edge_body_limit_exceeded_total", "Requests whose body was over --max-request-body-bytes.",
             counts.body_limit_exceeded);
+    counter(m, "kavilo_edge_connections_refused_total",
+            "Connections over --max-connections-per-address or --max-connects-per-second.", counts.connections_refused);
+    counter(m, "kavilo_edge_requests_limited_total", "Requests over --max-requests-per-second, answered with 429.",
+            counts.requests_limited);
     counter(m, "kavilo_edge_floods_total", "HTTP/2 connections of visitors that were ended because they flooded us.",
             counts.floods);
     counter(m, "kavilo_edge_proxy_headers_refused_total",

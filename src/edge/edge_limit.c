@@ -1,0 +1,147 @@
+/*
+ * The table of addresses: sets of eight entries, found by a hash with a key of this process's own, so that nobody can
+ * choose addresses that meet in one set.
+ */
+#include "edge/edge_limit.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bucket.h"
+#include "base/random.h"
+#include "io/network.h"
+
+#define SETS          8192
+#define WAYS          8
+#define LOCKS         64
+#define BURST_SECONDS 5 /* a page and all that belongs to it come at once */
+
+struct entry {
+    struct ip ip;
+    uint32_t connections; /* open */
+    uint32_t seen;        /* milliseconds, wraps */
+    struct bucket connects, requests;
+};
+
+struct edge_limit {
+    struct edge_rates rates;
+    uint64_t key[2];
+    pthread_mutex_t locks[LOCKS];
+    struct entry sets[SETS][WAYS];
+};
+
+struct edge_limit *edge_limit_new(const struct edge_rates *rates)
+{
+    struct edge_limit *l = calloc(1, sizeof(*l)); /* pages that no address needs are never touched */
+    if (!l)
+        return NULL;
+    l->rates = *rates;
+    random_bytes(l->key, sizeof(l->key));
+    for (unsigned i = 0; i < LOCKS; i++)
+        pthread_mutex_init(&l->locks[i], NULL);
+    return l;
+}
+
+void edge_limit_free(struct edge_limit *l)
+{
+    if (!l)
+        return;
+    for (unsigned i = 0; i < LOCKS; i++)
+        pthread_mutex_destroy(&l->locks[i]);
+    free(l);
+}
+
+/* ---- the table ------------------------------------------------------------------------------------------------- */
+
+static struct ip subject_of(const struct ip *ip)
+{
+    struct ip subject = *ip;
+    if (!ip_is_v4(ip))
+        memset(subject.bytes + 8, 0, 8);
+    return subject;
+}
+
+static unsigned set_of(const struct edge_limit *l, const struct ip *subject)
+{
+    uint64_t high, low;
+    memcpy(&high, subject->bytes, 8);
+    memcpy(&low, subject->bytes + 8, 8);
+    uint64_t x = (high ^ l->key[0]) * UINT64_C(0x9e3779b97f4a7c15);
+    x = (x ^ x >> 32 ^ low ^ l->key[1]) * UINT64_C(0xd6e8feb86659fd93);
+    return (unsigned)((x ^ x >> 32) % SETS);
+}
+
+/* The entry of an address. Its buckets are full when it is new; NULL when it is, and nobody can make room. */
+static struct entry *find(struct edge_limit *l, unsigned set, const struct ip *subject, uint64_t now_ms)
+{
+    struct entry *silent = NULL;
+    for (struct entry *e = l->sets[set]; e < l->sets[set] + WAYS; e++) {
+        if (memcmp(&e->ip, subject, sizeof(*subject)) == 0 && e->seen != 0)
+            return e;
+        if (e->connections == 0 && (!silent || (uint32_t)now_ms - e->seen > (uint32_t)now_ms - silent->seen))
+            silent = e;
+    }
+    if (!silent)
+        return NULL;
+    *silent = (struct entry){.ip = *subject};
+    bucket_start(&silent->connects, l->rates.connections_per_second * BURST_SECONDS, now_ms);
+    bucket_start(&silent->requests, l->rates.requests_per_second * BURST_SECONDS, now_ms);
+    return silent;
+}
+
+static struct entry *lock_entry(struct edge_limit *l, const struct ip *ip, uint64_t now_ms, unsigned *set)
+{
+    struct ip subject = subject_of(ip);
+    *set = set_of(l, &subject);
+    pthread_mutex_lock(&l->locks[*set % LOCKS]);
+    struct entry *e = find(l, *set, &subject, now_ms);
+    if (e)
+        e->seen = (uint32_t)now_ms | 1; /* never 0, which is an entry that nobody had yet */
+    return e;
+}
+
+static bool take(struct bucket *b, uint32_t rate, uint64_t now_ms)
+{
+    if (rate == 0)
+        return true;
+    bucket_fill(b, rate, rate * BURST_SECONDS, now_ms);
+    return bucket_take(b, 1);
+}
+
+/* ---- what is counted ------------------------------------------------------------------------------------------- */
+
+bool edge_limit_connect(struct edge_limit *l, const struct ip *ip, uint64_t now_ms, bool *counted)
+{
+    unsigned set;
+    struct entry *e = lock_entry(l, ip, now_ms, &set);
+    bool may = !e || ((l->rates.connections == 0 || e->connections < l->rates.connections) &&
+                      take(&e->connects, l->rates.connections_per_second, now_ms));
+    *counted = e && may;
+    if (*counted)
+        e->connections++;
+    pthread_mutex_unlock(&l->locks[set % LOCKS]);
+    return may;
+}
+
+void edge_limit_disconnect(struct edge_limit *l, const struct ip *ip)
+{
+    struct ip subject = subject_of(ip);
+    unsigned set = set_of(l, &subject);
+    pthread_mutex_lock(&l->locks[set % LOCKS]);
+    for (struct entry *e = l->sets[set]; e < l->sets[set] + WAYS; e++)
+        if (memcmp(&e->ip, &subject, sizeof(subject)) == 0 && e->connections > 0)
+            e->connections--;
+    pthread_mutex_unlock(&l->locks[set % LOCKS]);
+}
+
+bool edge_limit_request(struct edge_limit *l, const struct ip *ip, uint64_t now_ms)
+{
+    if (l->rates.requests_per_second == 0)
+        return true;
+    unsigned set;
+    struct entry *e = lock_entry(l, ip, now_ms, &set);
+    bool may = !e || take(&e->requests, l->rates.requests_per_second, now_ms);
+    pthread_mutex_unlock(&l->locks[set % LOCKS]);
+    return may;
+}
