@@ -523,7 +523,7 @@ void edge_h2_drain(struct edge_h2 *h2, bool now)
         h2_close_streams(session, H2_CANCEL); /* the last one closes the connection */
     } else if (!told) {
         /* In two steps, so that requests that are on their way are served and not lost (RFC 9113, 6.8). */
-        h2_goaway_soon(session);
+        h2_shutdown_notice(session);
         h2_ping(session, DRAIN_PING);
         deadline_arm(h2->worker, &h2->notice, LIMIT_DRAIN_NOTICE_MS);
     }

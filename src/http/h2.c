@@ -417,12 +417,6 @@ void h2_goaway(struct h2_session *s, uint32_t error_code)
     h2_wake(s);
 }
 
-void h2_goaway_soon(struct h2_session *s)
-{
-    nghttp2_submit_shutdown_notice(s->ng);
-    h2_wake(s);
-}
-
 void h2_signs(const struct h2_session *s, struct h2_signs *out)
 {
     if (s->signs)

@@ -115,9 +115,6 @@ void h2_consume(struct h2_stream *stream, size_t n);
 void h2_ping(struct h2_session *session, uint64_t opaque);
 /* GOAWAY: no new streams, the running ones may end. */
 void h2_goaway(struct h2_session *session, uint32_t error_code);
-/* The first of two GOAWAYs (RFC 9113, 6.8): asks for no new streams and still serves those that are under way to us.
- * Servers; h2_goaway follows when the peer must have read it. */
-void h2_goaway_soon(struct h2_session *session);
 /* Fills in what the connection knows of the peer; untouched where there is none. */
 void h2_signs(const struct h2_session *session, struct h2_signs *out);
 /* Has the connection end when the peer's machine acknowledges nothing for so long (conn_set_user_timeout); 0: as long

@@ -226,7 +226,7 @@ static void act(struct run *run, uint8_t deed, uint8_t which)
         h2_goaway(run->session, H2_NO_ERROR);
         return;
     case 9:
-        h2_goaway_soon(run->session);
+        h2_shutdown_notice(run->session);
         return;
     case 1:
         h2_ping(run->session, which);

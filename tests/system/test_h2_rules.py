@@ -5,6 +5,7 @@ than the RFC asks, the row says so, and docs/SECURITY-HTTP.md too.
 """
 
 import functools
+import signal
 
 import pytest
 
@@ -15,6 +16,7 @@ from harness.h2frames import (ACK, CLOSED, COMPRESSION, CONTINUATION, DATA, END_
 from harness.http1 import Broken
 from harness.origin import Origin
 from harness.tunnel import Client, Server
+from harness.wait import wait_until
 
 SENTINEL = b"sentinel"
 
@@ -390,3 +392,109 @@ def visitor_status(visitor, stream):
     got = visitor.until(lambda it: it.stream == stream and (it.kind == RST or it.status >= 200))
     assert got[-1] is not None and got[-1].kind == HEADERS, got
     return got[-1].status
+
+
+# ---- HTTP/2 in use ----
+
+
+def test_many_streams_at_once(edge):
+    """128 announced, and all of them answered. One more is an error of the stream by the RFC (5.1.2), of the connection
+    by the library."""
+    _, client, origin = edge
+    origin.release.clear()
+    with visit(edge) as visitor:
+        visitor.send(ping(SENTINEL))
+        visitor.until(lambda got: got.kind == PING)
+        assert visitor.settings[f.MAX_STREAMS] == 128 and visitor.settings[f.CONNECT_PROTOCOL] == 1
+        for i in range(128):
+            visitor.request(2 * i + 1, client.host, "/wait")
+        origin.release.set()
+        ended = set()
+        while len(ended) < 128:
+            got = visitor.next()
+            if got.kind == HEADERS:
+                assert got.status == 200
+            if got.kind == DATA and got.payload:
+                visitor.send(window(0, len(got.payload)))
+            if got.end:
+                ended.add(got.stream)
+
+
+    origin.release.clear()
+    with visit(edge) as visitor:
+        visitor.send(ping(SENTINEL))
+        visitor.until(lambda got: got.kind == PING)
+        for i in range(129):
+            visitor.request(2 * i + 1, client.host, "/wait" if i < 128 else "/refused")
+        assert visitor.until(lambda got: got.kind == GOAWAY)[-1].code == PROTOCOL
+    origin.release.set()
+    assert not any(b"refused" in head for head in origin.heads[-200:])
+
+
+def test_trailers_interim_heads_and_resets(edge):
+    _, client, origin = edge
+    with visit(edge) as visitor:
+        visitor.request(1, client.host, "/trailers")
+        status, body, trailers, _ = visitor.answer(1)
+        assert (status, body) == (200, b"body") and ("x-check", "abc") in trailers
+        visitor.request(3, client.host, "/interim")
+        assert visitor.answer(3)[3] == [103, 102]
+        visitor.send(headers(5, visitor.head(client.host, "/echo", [("expect", "100-continue")], "POST"), end=False))
+        assert visitor.until(lambda got: got.stream == 5)[-1].status == 100
+        visitor.send(data(5, b"abc"), headers(5, [("x-sum", "3")]))
+        status, body, _, _ = visitor.answer(5)
+        assert status == 200 and b'"size": 3' in body and b"x-sum" in body.lower()
+        # a reset goes through to the service, and one of the service's comes back
+        visitor.request(7, client.host, "/hang")
+        wait_until(lambda: origin.heads and b"/hang" in origin.heads[-1], what="the request")
+        hanging = origin.last
+        visitor.send(reset(7))
+        wait_until(lambda: hanging.over, what="the service to be told")
+        visitor.request(9, client.host, "/die?after=body&abort=1")
+        last = visitor.until(lambda got: got.stream == 9 and got.kind == RST)
+        assert last[-1].code == f.INTERNAL
+        visitor.request(11, client.host)
+        assert visitor.answer(11)[0] == 200
+
+
+def test_several_hosts_on_one_connection(edge):
+    """The certificate covers every tunnel, so any may be asked for; a host that is no tunnel's gets 502, as ever."""
+    server, client, _ = edge
+    with visit(edge) as visitor:
+        visitor.request(1, client.host)
+        visitor.request(3, "nobody-here-1000." + server.base_host)
+        visitor.request(5, "other.example")
+        visitor.request(7, client.host)
+        assert [visitor.answer(i)[0] for i in (1,)] == [200]
+        with visit(edge) as again:
+            for stream, host, status in ((1, "other.example", 502), (3, client.host, 200), (5, server.base_host, 502)):
+                again.request(stream, host)
+                assert again.answer(stream)[0] == status
+
+
+def test_drain_in_two_steps(programs, tmp_path, make_origin):
+    """GOAWAY for all streams first, and the last one that is served when the visitor has read it; what is in flight
+    ends, and what was on its way is served."""
+    origin = make_origin()
+    server = Server(programs, tmp_path / "server", grace="10s").start()
+    client = Client(programs, tmp_path / "client", server.endpoint, origin.url, server.user().token).wait_ready()
+    with FrameVisitor(server.edge) as visitor:
+        visitor.request(1, client.host, "/wait")
+        origin.wait_exchange()
+        server.program.send_signal(signal.SIGTERM)
+        first = visitor.until(lambda got: got.kind == GOAWAY)[-1]
+        assert (first.last, first.code) == (0x7FFFFFFF, 0)
+        asked = visitor.until(lambda got: got.kind == PING)[-1]
+        visitor.request(3, client.host, "/on-its-way")
+        visitor.send(ping(asked.payload, ack=True))
+        last = visitor.until(lambda got: got.kind == GOAWAY)[-1]
+        assert (last.last, last.code) == (3, 0)
+        origin.release.set()
+        ended = set()
+        while len(ended) < 2:
+            got = visitor.next()
+            assert got is not None and got.kind != RST
+            if got.end:
+                ended.add(got.stream)
+        assert visitor.until(lambda got: False)[-1] is None
+    server.program.wait_exit()

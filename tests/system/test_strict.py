@@ -1,8 +1,11 @@
-"""What two parsers could read differently is refused, and not one byte of it reaches a local service."""
+"""What two parsers could read differently is refused, and not one byte of it reaches a local service: over TCP and TLS.
+test_h2_rules.py has the same for HTTP/2."""
 
 import pytest
 
 from harness.http1 import Broken, head_bytes
+from harness.origin import Origin
+from harness.tunnel import Client, Server
 from harness.wait import wait_until
 
 GET = b"GET / HTTP/1.1\r\n"
@@ -38,6 +41,35 @@ REFUSED = [
     row("te-xchunked", POST + HOST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 400, 501),
     row("te-quoted", POST + HOST + b'Transfer-Encoding: "chunked"\r\n\r\n0\r\n\r\n', 400, 501),
     row("te-vtab", POST + HOST + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n"),
+    row("te-tab", POST + HOST + b"Transfer-Encoding:\tchunked\r\n\r\n0\r\n\r\n"),
+    row("te-space-behind", POST + HOST + b"Transfer-Encoding: chunked \r\n\r\n0\r\n\r\n"),
+    row("te-tab-behind", POST + HOST + b"Transfer-Encoding: chunked\t\r\n\r\n0\r\n\r\n"),
+    row("te-folded", POST + HOST + b"Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n"),
+    row("te-space-before-colon", POST + HOST + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n"),
+    row("te-nul", POST + HOST + b"Transfer-Encoding: chunked\x00\r\n\r\n0\r\n\r\n"),
+    row("te-lf-inside", POST + HOST + b"X: y\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    row("te-cr-inside", POST + HOST + b"X: y\rTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    row("te-comma", POST + HOST + b"Transfer-Encoding: ,chunked\r\n\r\n0\r\n\r\n", 400, 501),
+    row("te-parameter", POST + HOST + b"Transfer-Encoding: chunked;q=1\r\n\r\n0\r\n\r\n", 400, 501),
+    row("te-twice-equal", POST + HOST + b"Transfer-Encoding: chunked\r\n" * 2 + b"\r\n0\r\n\r\n"),
+    row("te-and-length-0", POST + HOST + b"Content-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    row("te-identity-and-length", POST + HOST + b"Transfer-Encoding: identity\r\nContent-Length: 3\r\n\r\nabc"),
+    row("length-equal-list", POST + HOST + b"Content-Length: 3, 3\r\n\r\nabc"),
+    row("length-equal-lines", POST + HOST + b"Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc"),
+    row("length-space-behind", POST + HOST + b"Content-Length: 3 \r\n\r\nabc"),
+    row("length-tab", POST + HOST + b"Content-Length:\t3\r\n\r\nabc"),
+    row("length-vtab", POST + HOST + b"Content-Length: \x0b3\r\n\r\nabc"),
+    row("length-quoted", POST + HOST + b'Content-Length: "3"\r\n\r\nabc'),
+    row("length-comma-behind", POST + HOST + b"Content-Length: 3,\r\n\r\nabc"),
+    row("length-underscore", POST + HOST + b"Content-Length: 1_0\r\n\r\nabc"),
+    row("get-length-and-chunked", GET + HOST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    row("expect-other", POST + HOST + b"Expect: 200-ok\r\nContent-Length: 3\r\n\r\nabc", 400, 417),
+    row("expect-list", POST + HOST + b"Expect: 100-continue, x\r\nContent-Length: 3\r\n\r\nabc", 400, 417),
+    row("expect-twice", POST + HOST + b"Expect: 100-continue\r\n" * 2 + b"Content-Length: 3\r\n\r\nabc", 400, 417),
+    row("upgrade-with-body",
+        POST + HOST + b"Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 3\r\n\r\nabc"),
+    row("upgrade-twice", GET + HOST + b"Connection: upgrade\r\nUpgrade: a\r\nUpgrade: b\r\n\r\n"),
+    row("h2-preface-late", GET[:-2] + b" PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
     row("te-empty", POST + HOST + b"Transfer-Encoding: \r\n\r\n0\r\n\r\n"),
     row("te-http10", b"POST / HTTP/1.0\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
     # lines
@@ -80,6 +112,10 @@ REFUSED = [
     row("connect", b"CONNECT @HOST@:443 HTTP/1.1\r\n" + HOST + END, 400, 405, 501),
     row("absolute-other-host", b"GET http://other.tnl.test/ HTTP/1.1\r\n" + HOST + END, 400, 421),
     row("absolute-user", b"GET http://user@@HOST@/ HTTP/1.1\r\n" + HOST + END),
+    row("absolute-host-twice", b"GET http://@HOST@/ HTTP/1.1\r\n" + HOST + HOST + END),
+    row("absolute-no-host", b"GET http://@HOST@/ HTTP/1.1\r\n\r\n"),
+    row("absolute-port-differs", b"GET http://@HOST@:81/ HTTP/1.1\r\n" + HOST + END),
+    row("absolute-backslash", b"GET http://@HOST@\\@other.test/ HTTP/1.1\r\n" + HOST + END),
     row("absolute-ftp", b"GET ftp://@HOST@/ HTTP/1.1\r\n" + HOST + END),
     # host
     row("no-host", GET + END),
@@ -99,7 +135,7 @@ REFUSED = [
     # sizes
     row("head-too-large", GET + HOST + b"X-A: " + b"x" * 40000 + b"\r\n\r\n", 431),
     row("too-many-fields", GET + HOST + b"X-A: 1\r\n" * 500 + END, 431),
-    row("target-too-long", b"GET /" + b"x" * 20000 + b" HTTP/1.1\r\n" + HOST + END, 414, 431),
+    row("target-too-long", b"GET /" + b"x" * 20000 + b" HTTP/1.1\r\n" + HOST + END, 414),
     row("method-too-long", b"G" * 40000, 400, 414, 431, 501),
 ]
 
@@ -126,7 +162,38 @@ BAD_CHUNKS = [
     b"0\r\nX: \x00\r\n\r\n",
     b"0\r\n" + b"X: 1\r\n" * 3000 + b"\r\n",
     b"0\n\n",
+    b"0\r\n\n",
+    b"0\r\n\rX: 1\r\n\r\n",
+    b"0x0\r\n\r\n",
+    b"00000000000000000001\r\na\r\n0\r\n\r\n",
+    b"1 ;a\r\na\r\n0\r\n\r\n",
+    b"1; a\r\na\r\n0\r\n\r\n",
+    b"1;a\rb\r\na\r\n0\r\n\r\n",
+    b'1;a="\n"\r\na\r\n0\r\n\r\n',
+    b'1;a="\r\nb"\r\na\r\n0\r\n\r\n',
+    b"1;\r\na\r\n0\r\n\r\n",
+    b"1\t\r\na\r\n0\r\n\r\n",
+    b"1_0\r\na\r\n0\r\n\r\n",
+    b"1\r\naXX0\r\n\r\n",
+    b"2\r\na\r\n0\r\n\r\n",
+    b"0\r\nTransfer-Encoding: chunked\r\n\r\n",
+    b"0\r\nContent-Length: 5\r\n\r\n",
+    b"0\r\nHost: other.test\r\n\r\n",
+    b"0\r\nX : 1\r\n\r\n",
 ]
+
+
+@pytest.fixture(scope="module", params=["tcp", "tls"])
+def path(request, module_programs, tmp_path_factory, pair):
+    """A server, in the clear or with TLS, a client and the service behind it."""
+    origin = Origin()
+    tls = pair if request.param == "tls" else None
+    server = Server(module_programs, tmp_path_factory.mktemp("server"), tls=tls).start()
+    client = Client(module_programs, tmp_path_factory.mktemp("client"), server.endpoint, origin.url,
+                    server.user().token, label="tunnel", env={"KAVILO_CA_CERT": str(pair.ca)})
+    yield server, client.wait_ready(), origin
+    origin.close()
+    assert not origin.surprises, origin.surprises
 
 
 def send_tolerantly(visitor, wire):
@@ -137,30 +204,32 @@ def send_tolerantly(visitor, wire):
 
 
 @pytest.mark.parametrize("wire,statuses", REFUSED)
-def test_refused(shared_server, shared_tunnel, shared_origin, wire, statuses):
+def test_refused(path, wire, statuses):
     """A clear refusal, the connection closed, nothing at the local service; what follows is no second request."""
-    before = len(shared_origin.heads)
-    with shared_server.visitor(shared_tunnel.host) as visitor:
+    server, tunnel, origin = path
+    before = len(origin.heads)
+    with server.visitor(tunnel.host) as visitor:
         smuggled = b"GET /smuggled HTTP/1.1\r\nHost: @HOST@\r\n\r\n"
-        send_tolerantly(visitor, (wire + smuggled).replace(b"@HOST@", shared_tunnel.host.encode()))
+        send_tolerantly(visitor, (wire + smuggled).replace(b"@HOST@", tunnel.host.encode()))
         response = visitor.response()
         assert response.status in statuses, response
         assert response.fields.one("kavilo-error")
         if response.status != 502:
             response.content  # pylint: disable=pointless-statement
             assert visitor.source.at_end()
-            assert len(shared_origin.heads) == before, shared_origin.heads[before:]
-    assert not any(b"/smuggled" in head for head in shared_origin.heads[before:]) or response.status == 502
+            assert len(origin.heads) == before, origin.heads[before:]
+    assert not any(b"/smuggled" in head for head in origin.heads[before:]) or response.status == 502
 
 
 @pytest.mark.parametrize("wire", BAD_CHUNKS, ids=lambda w: repr(w)[2:24])
-def test_bad_chunks(shared_server, shared_tunnel, shared_origin, wire):
+def test_bad_chunks(path, wire):
     """400 or a close; the local service never sees a whole request, nor what follows as one."""
-    before = len(shared_origin.exchanges)
-    with shared_server.visitor(shared_tunnel.host) as visitor:
+    server, tunnel, origin = path
+    before = len(origin.exchanges)
+    with server.visitor(tunnel.host) as visitor:
         smuggled = b"GET /smuggled HTTP/1.1\r\nHost: @HOST@\r\n\r\n"
         head = POST + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
-        send_tolerantly(visitor, (head + wire + smuggled).replace(b"@HOST@", shared_tunnel.host.encode()))
+        send_tolerantly(visitor, (head + wire + smuggled).replace(b"@HOST@", tunnel.host.encode()))
         try:
             response = visitor.response()
             assert response.status == 400, response
@@ -168,7 +237,7 @@ def test_bad_chunks(shared_server, shared_tunnel, shared_origin, wire):
         except Broken:
             pass
         assert visitor.source.at_end()
-    for exchange in shared_origin.exchanges[before:]:
+    for exchange in origin.exchanges[before:]:
         wait_until(lambda ex=exchange: ex.over, what="the end of the exchange at the local service")
         assert not exchange.body.complete, "a broken body arrived as a whole one"
         assert exchange.request.target != "/smuggled"
@@ -192,17 +261,78 @@ ACCEPTED = [
 
 @pytest.mark.parametrize("wire,statuses", ACCEPTED)
 @pytest.mark.parametrize("piecewise", [False, True], ids=["whole", "byte-by-byte"])
-def test_accepted(shared_server, shared_tunnel, wire, statuses, piecewise):
+def test_accepted(path, wire, statuses, piecewise):
     """The other side of strictness: what RFC 9112 allows is served, in one piece and byte by byte."""
+    server, tunnel, _ = path
     del statuses
-    wire = wire.replace(b"@HOST@", shared_tunnel.host.encode())
-    with shared_server.visitor(shared_tunnel.host) as visitor:
+    wire = wire.replace(b"@HOST@", tunnel.host.encode())
+    with server.visitor(tunnel.host) as visitor:
         if piecewise:
             for i in range(len(wire)):
                 visitor.send(wire[i : i + 1])
         else:
             visitor.send(wire)
         assert visitor.response().status == 200
+
+
+SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: @HOST@\r\n\r\n"
+
+# What is no attack to us, and would be one to a service that reads it otherwise: (name, wire, bodies that arrive)
+DEFUSED = [
+    row("length-in-another-spelling", POST + HOST + b"Content_Length: 50\r\nContent-Length: 3\r\n\r\nabc"),
+    row("coding-in-another-spelling", POST + HOST + b"Transfer_Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n"),
+    row("length-named-by-connection", POST + HOST + b"Connection: content-length\r\nContent-Length: 3\r\n\r\nabc"),
+    row("host-named-by-connection", GET + HOST + b"Connection: host, close\r\n\r\n"),
+    row("body-of-a-get", GET + HOST + b"Content-Length: 3\r\n\r\nabc"),
+    row("request-as-a-body",
+        POST + HOST + b"Content-Length: 52\r\n\r\nGET /inside HTTP/1.1\r\nHost: other.test\r\nX: 1234567\r\n\r\n"),
+    row("request-as-a-chunk",
+        POST + HOST + b"Transfer-Encoding: chunked\r\n\r\n1a\r\nGET /inside HTTP/1.1\r\nX: y\r\n0\r\n\r\n"),
+    row("h2c-upgrade",
+        GET + HOST + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"),
+    row("te-field", GET + HOST + b"TE: chunked, trailers\r\nTrailer: content-length\r\n\r\n"),
+    row("rewritten-url",
+        GET + HOST + b"X-Original-URL: /x\r\nX-Forwarded-Host: other.test\r\nForwarded: host=other.test\r\n\r\n"),
+]
+
+
+@pytest.mark.parametrize("wire,statuses", DEFUSED)
+def test_defused(path, wire, statuses):
+    """Each is one request with one framing for the service; what follows is the next one, and the last is the last."""
+    del statuses
+    server, tunnel, origin = path
+    before = len(origin.exchanges)
+    last = GET.replace(b"/", b"/last", 1) + HOST + END
+    with server.visitor(tunnel.host) as visitor:
+        visitor.send((wire + last).replace(b"@HOST@", tunnel.host.encode()))
+        for _ in range(2 if b"close" not in wire else 1):
+            response = visitor.response()
+            assert response.status == 200 and response.content
+    requests = [exchange.request for exchange in origin.exchanges[before:]]
+    assert [r.target for r in requests] == ["/", "/last"][: len(requests)]
+    first = requests[0]
+    assert first.fields.all("host") == [tunnel.host] and len(first.fields.all("content-length")) <= 1
+    for name in ("content_length", "transfer_encoding", "upgrade", "http2-settings"):
+        assert name not in first.fields, first.raw
+    assert first.fields.get("te") in (None, "trailers")
+    for name in ("keep-alive", "proxy-connection"):
+        assert name not in first.fields, first.raw
+    assert "other.test" not in (first.fields.get("x-forwarded-host") or "")
+
+
+def test_unread_body_of_an_early_answer(path):
+    """CL.0: a service that answers without reading leaves a body in the pipe, never a request."""
+    server, tunnel, origin = path
+    before = len(origin.heads)
+    with server.visitor(tunnel.host) as visitor:
+        visitor.request("/early", "POST", [("Content-Length", "2000000")])
+        send_tolerantly(visitor, SMUGGLED.replace(b"@HOST@", tunnel.host.encode()))
+        response = visitor.response()
+        assert response.status == 403 and response.content == b"enough"
+        assert visitor.source.at_end()
+    for _ in range(3):
+        assert server.fetch(tunnel.host, "/fine").status == 200
+    assert not any(b"smuggled" in head for head in origin.heads[before:])
 
 
 def test_what_arrives_is_written_anew(server, user, make_origin, make_client):
