@@ -99,9 +99,9 @@ struct origin {
 
     /* over HTTP/2 */
     struct origin_seat seat;
-    struct h2_stream *stream; /* NULL: waits for a seat, or over */
-    struct chain replay;      /* a copy of the request's body, while the request may have to be sent again */
-    bool replayable;
+    struct h2_stream *stream;  /* NULL: waits for a seat, or over */
+    struct chain replay;       /* a copy of the request's body, while the request may have to be sent again */
+    bool replayable, connects; /* an extended CONNECT */
     unsigned tries;
     struct head *request_trailers, *answer_trailers;
     bool answer_whole; /* nothing more comes; the rest is in `in` */

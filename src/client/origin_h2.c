@@ -144,15 +144,15 @@ static int push_early(struct origin *o)
 static int open_stream(struct origin *o)
 {
     struct h2_session *session = origin_mux_session(o->seat.mux);
-    bool connect = o->upgrade && h2_peer_takes_connect(session);
-    bool end = o->request_ended && o->early.bytes == 0 && !o->request_trailers;
+    bool end = !o->upgrade && o->request_ended && o->early.bytes == 0 && !o->request_trailers;
     struct field storage[ORIGIN_H2_FIELDS_MAX];
     struct head head;
+    o->connects = o->upgrade && h2_peer_takes_connect(session);
     head_borrow(&head, storage, ORIGIN_H2_FIELDS_MAX);
-    int error = origin_head_for_h2(o->request, o->framing, origin_pool_is_tls(o->pool), connect, &head);
+    int error = origin_head_for_h2(o->request, o->framing, origin_pool_is_tls(o->pool), o->connects, &head);
     if (error)
         return error;
-    if (o->upgrade && !connect)
+    if (o->upgrade && !o->connects)
         end = o->request_ended = true;
     o->stream = h2_request(session, &head, end, o);
     if (!o->stream)
@@ -354,10 +354,9 @@ static void on_response(void *user, const struct head *answer, bool end)
         on_interim(o, answer);
         return;
     }
-    bool connected = o->upgrade && !o->request_ended && h2_peer_takes_connect(origin_mux_session(o->seat.mux));
     o->head_seen = true;
     deadline_cancel(&o->response);
-    if (connected && answer->status < 300) {
+    if (o->connects && answer->status < 300) {
         switch_over(o, answer);
         return;
     }

@@ -354,6 +354,21 @@ def test_websocket_by_extended_connect(shared_server, path):
         assert visitor.source.to_end() == b"last words"
 
 
+def test_bytes_before_the_101(shared_server, path):
+    """What the visitor sends too early, and even its end, follows when the service has taken the upgrade."""
+    service, host = path(settings={CONNECT: 1})
+    with shared_server.visitor(host) as visitor:
+        visitor.request("/ws", fields=UPGRADE)
+        visitor.send(b"early")
+        visitor.end()
+        stream = service.stream()
+        stream.head(200)
+        assert visitor.response().status == 101
+        assert stream.whole().body == b"early"
+        stream.data(b"late", end=True)
+        assert visitor.source.to_end() == b"late"
+
+
 def test_upgrades_that_are_refused(shared_server, path):
     """By a status of the service's own; and by a service without extended CONNECT, which is asked as if for a page."""
     service, host = path(lambda s: s.reply(403, b"no"), settings={CONNECT: 1})
