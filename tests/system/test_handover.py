@@ -102,7 +102,7 @@ def test_upgrade_is_not_noticed(succession, make_origin, make_client):
         poller.more()
         poller.stop()
     assert [client.host for client in clients] == hosts, "random names survive as well"
-    assert pollers[1].connections > 10 and pollers[2].connections > 10
+    assert pollers[1].connections > 5 and pollers[2].connections > 5, "they were sent on"
 
 
 class Script:

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import select
 import signal
 import socket
 import threading
@@ -17,6 +18,10 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 # ---- visitors ----
+
+
+def _has_news(sock):
+    return bool(select.select([sock], [], [], 0)[0])
 
 
 class Poller:
@@ -86,6 +91,8 @@ class KeepAlive(Poller):
     connections = 0
 
     def ask(self):
+        if self.visitor and _has_news(self.visitor.sock):
+            self.forget()  # closed while it was idle, as any client would see before it asks again
         if not self.visitor:
             self.visitor = Visitor(self.address, self.host, timeout=3 * STEP)
             self.connections += 1
@@ -126,7 +133,34 @@ class Http2(Poller):
         head = self.source.exactly(9)
         return head[3], head[4], int.from_bytes(head[5:], "big"), self.source.exactly(int.from_bytes(head[:3], "big"))
 
+    def _hear(self):
+        """One frame that belongs to no answer, or to ours: (type, flags, stream, payload)."""
+        kind, flags, stream, payload = self._read()
+        if kind == 4 and not flags & 1:  # SETTINGS
+            self.source.sock.sendall(self._frame(4, 1, 0))
+        elif kind == 6 and not flags & 1:  # PING
+            self.source.sock.sendall(self._frame(6, 1, 0, payload))
+        elif kind == 7:  # GOAWAY: streams up to this one are still answered
+            if int.from_bytes(payload[:4], "big") < self.stream:
+                raise Broken("refused by GOAWAY without a notice before")
+            self.leaving = True
+        return kind, flags, stream, payload
+
+    def _look(self):
+        """What came since the last answer: a GOAWAY or the end means another connection."""
+        try:
+            while not self.leaving and (self.source.buffer or _has_news(self.source.sock)):
+                self._hear()
+        except Broken as end:
+            if str(end) != "closed":
+                raise
+            self.leaving = True
+        if self.leaving:
+            self.forget()
+
     def ask(self):
+        if self.source:
+            self._look()
         if not self.source:
             self._open()
         self.stream += 2
@@ -134,17 +168,9 @@ class Http2(Poller):
         self.source.sock.sendall(self._frame(1, 5, self.stream, block))
         status = None
         while True:
-            kind, flags, stream, payload = self._read()
+            kind, flags, stream, payload = self._hear()
             if kind == 1:  # HEADERS
                 status = int(dict(self.decoder.decode(payload))[":status"])
-            elif kind == 4 and not flags & 1:  # SETTINGS
-                self.source.sock.sendall(self._frame(4, 1, 0))
-            elif kind == 6 and not flags & 1:  # PING
-                self.source.sock.sendall(self._frame(6, 1, 0, payload))
-            elif kind == 7:  # GOAWAY: streams up to this one are still answered
-                if int.from_bytes(payload[:4], "big") < self.stream:
-                    raise Broken("refused by GOAWAY without a notice before")
-                self.leaving = True
             elif kind == 3:  # RST_STREAM
                 raise Broken(f"reset with {int.from_bytes(payload, 'big')}")
             if kind in (0, 1) and stream == self.stream and flags & 1:
