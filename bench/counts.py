@@ -1,7 +1,7 @@
 """
-What the two programs do for one request, counted instead of timed: instructions in user space by function, and system
-calls by name. valgrind's callgrind counts both; it needs no rights and no counters of the processor, and the counts of
-two runs differ by far less than a percent, however busy the machine is.
+What the two programs do for one request, counted instead of timed: instructions in user space by function and by module,
+and system calls by name. valgrind's callgrind counts both; it needs no rights and no counters of the processor, and the
+counts of two runs differ by far less than a percent, however busy the machine is.
 
 One thread is both the visitors and the local service, so that it knows what is where. A wave of one request runs in lock
 step by itself. In a wave of many, each program is stopped until all that it will find has come, so that one turn of its
@@ -23,7 +23,7 @@ BODY = b"x" * 1024
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 1024\r\n\r\n" + BODY
 PATIENCE = 60
 
-Profile = collections.namedtuple("Profile", "instructions functions calls")
+Profile = collections.namedtuple("Profile", "instructions functions modules calls")
 
 
 class Waves:
@@ -120,28 +120,35 @@ def go(pid):
 
 # ---- reading what valgrind wrote ----
 
+def module_of(source, program):
+    """The room of src/ that a line of a callgrind file belongs to, or the library."""
+    room = re.search(r"/src/(\w+)/\w+\.[ch]$", source)
+    return room.group(1) if room else re.sub(r"[-.]so.*|\.so.*", "", os.path.basename(program)) or "unknown"
+
+
 def read_profile(path, log):
-    """A callgrind file: lines `fn=(number) name` begin a function (named where the number is new), lines of numbers are
-    its own costs, and the line behind `calls=` is a callee's, which has lines of its own elsewhere."""
-    names, functions, total = {}, collections.Counter(), 0
-    current, skip = None, False
+    """A callgrind file: `ob=`, `fl=` (or `fi=`, `fe=` inside a function) and `fn=(number) name` say where the numbers that
+    follow belong, with the name where the number is new; the line behind `calls=` is a callee's, which has lines of its
+    own elsewhere."""
+    names, functions, modules, total = {}, collections.Counter(), collections.Counter(), 0
+    where = {"fn": None, "fl": "", "ob": ""}
+    skip = False
     with open(path, encoding="utf-8", errors="replace") as f:
         for line in f:
-            if line.startswith("fn="):
-                number, _, name = line[3:].strip().partition(" ")
+            if found := re.match(r"(c?)(fn|fl|fi|fe|ob)=(\(\d+\))(?: (.*))?$", line):
+                callee, kind, number, name = found.groups()
+                kind = "fl" if kind in ("fi", "fe") else kind
                 if name:
-                    names[number] = name
-                current = names[number]
-            elif line.startswith("cfn="):
-                number, _, name = line[4:].strip().partition(" ")
-                if name:
-                    names[number] = name
+                    names[kind, number] = name
+                if not callee:
+                    where[kind] = names[kind, number]
             elif line.startswith("calls="):
                 skip = True
-            elif line[0] in "0123456789+-*" and current:
+            elif line[0] in "0123456789+-*" and where["fn"]:
                 if not skip:
                     cost = int(line.split()[1])
-                    functions[current] += cost
+                    functions[where["fn"]] += cost
+                    modules[module_of(where["fl"], where["ob"])] += cost
                     total += cost
                 skip = False
     calls = collections.Counter()
@@ -150,7 +157,7 @@ def read_profile(path, log):
             # One line when a call begins, and one, with dots, when it has returned; only some have to wait.
             if found := re.match(r"SYSCALL\[\d+,\d+\]\(\s*\d+\) (?:sys_)?(\w+)\s*\(", line):
                 calls[found.group(1)] += 1
-    return Profile(total, functions, calls)
+    return Profile(total, functions, modules, calls)
 
 
 def profile(width, waves):
@@ -188,7 +195,7 @@ def difference(more, less, requests):
         return {k: (a[k] - b[k]) / requests for k in keys if a[k] != b[k]}
 
     return Profile((more.instructions - less.instructions) / requests, per_request(more.functions, less.functions),
-                   per_request(more.calls, less.calls))
+                   per_request(more.modules, less.modules), per_request(more.calls, less.calls))
 
 
 def count(width, waves):

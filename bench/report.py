@@ -10,7 +10,10 @@ import os
 import platform
 import statistics
 
+from programs import fail
 from ways import OURS, TWO
+
+MARKS = "<!-- tables of ./dev bench --publish -->", "<!-- end of tables -->"
 
 
 class Row:
@@ -101,7 +104,17 @@ class Report:
                       indent=1, ensure_ascii=False)
             f.write("\n")
 
-    def markdown(self, path):
+    def publish(self, page):
+        """Puts the tables between the two marks of a page."""
+        with open(page, encoding="utf-8") as f:
+            before, first, rest = f.read().partition(MARKS[0])
+        _, last, after = rest.partition(MARKS[1])
+        if not first or not last:
+            fail(f"{page} has no marks for the tables")
+        with open(page, "w", encoding="utf-8") as f:
+            f.write(f"{before}{first}\n{self.markdown()}{last}{after}")
+
+    def markdown(self):
         """One table a part; the figures of single processes are left to the JSON."""
         lines = [f"Measured on {self.machine}. Each cell: median (lowest–highest) of the runs.", ""]
         for part in self.parts():
@@ -117,5 +130,4 @@ class Report:
                 lines.append("| " + " | ".join(cells) + " |")
             lines.append("")
         lines += [f"- {note}" for note in self.notes]
-        with open(path, "w", encoding="utf-8") as f:
-            f.write("\n".join(lines).rstrip() + "\n")
+        return "\n".join(lines).rstrip() + "\n"

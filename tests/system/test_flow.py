@@ -110,8 +110,10 @@ class Stalled:
     """Visitors in the middle of a transfer that take nothing, or whose service takes nothing."""
 
     def __init__(self, server, host, upload):
-        self.visitors = [server.visitor(host, buffer_size=16384) for _ in range(STALLED)]
-        for visitor in self.visitors:
+        self.visitors = []
+        for _ in range(STALLED):
+            visitor = server.visitor(host, buffer_size=16384)
+            self.visitors.append(visitor)
             if upload:
                 visitor.request("/stall", "POST", [("Content-Length", str(SIZE))])
             else:
