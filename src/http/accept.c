@@ -58,7 +58,7 @@ static struct match best_match(const struct head *request, struct slice offer)
     unsigned place = 0;
     for (size_t i = 0; i < request->count; i++) {
         struct slice list = request->fields[i].value, element;
-        if (!field_is(&request->fields[i], SLICE("accept")))
+        if (field_id(&request->fields[i]) != FIELD_ACCEPT)
             continue;
         for (; slice_next_element(&list, &element); place++) {
             struct slice range = next_part(&element);

@@ -20,7 +20,7 @@ static const struct known names[LONGEST_NAME + 1][5] = {
     [3] = {KNOWN("age", MODIFIER)},
     [4] = {KNOWN("host", HOST), KNOWN("date", MODIFIER), KNOWN("vary", MODIFIER)},
     [5] = {KNOWN("proxy", PROXY), KNOWN("range", MODIFIER)},
-    [6] = {KNOWN("cookie", COOKIE), KNOWN("expect", EXPECT), KNOWN("pragma", MODIFIER)},
+    [6] = {KNOWN("cookie", COOKIE), KNOWN("expect", EXPECT), KNOWN("pragma", MODIFIER), KNOWN("accept", ACCEPT)},
     [7] = {KNOWN("upgrade", UPGRADE), KNOWN("expires", MODIFIER), KNOWN("trailer", MODIFIER),
            KNOWN("warning", MODIFIER)},
     [8] = {KNOWN("location", MODIFIER)},
@@ -61,6 +61,27 @@ static enum field_id find(const char *text, size_t len, size_t whole)
     return FIELD_PLAIN;
 }
 
+/* A name that is none of them may be one of them in disguise. */
+static enum field_id find_disguised(const char *name, size_t len, size_t whole)
+{
+    char text[LONGEST_NAME];
+    if (!memchr(name, '_', len))
+        return FIELD_PLAIN;
+    for (size_t i = 0; i < len; i++)
+        text[i] = (char)(name[i] == '_' ? '-' : name[i]);
+    enum field_id id = find(text, len, whole);
+    return id == FIELD_PLAIN || id == FIELD_MODIFIER || id == FIELD_ACCEPT ? FIELD_PLAIN : FIELD_DISGUISED;
+}
+
+enum field_id field_id_of_lower(struct slice name)
+{
+    size_t len = name.len < LONGEST_NAME ? name.len : LONGEST_NAME;
+    if (len == 0)
+        return FIELD_PLAIN;
+    enum field_id id = find(name.data, len, name.len);
+    return id == FIELD_PLAIN ? find_disguised(name.data, len, name.len) : id;
+}
+
 enum field_id field_id_of(struct slice name)
 {
     char text[LONGEST_NAME];
@@ -69,12 +90,7 @@ enum field_id field_id_of(struct slice name)
         return FIELD_PLAIN;
     slice_lower((struct slice){name.data, len}, text);
     enum field_id id = find(text, len, name.len);
-    if (id != FIELD_PLAIN || !memchr(text, '_', len))
-        return id;
-    for (size_t i = 0; i < len; i++)
-        text[i] = (char)(text[i] == '_' ? '-' : text[i]);
-    id = find(text, len, name.len);
-    return id == FIELD_PLAIN || id == FIELD_MODIFIER ? FIELD_PLAIN : FIELD_DISGUISED;
+    return id == FIELD_PLAIN ? find_disguised(text, len, name.len) : id;
 }
 
 struct slice field_name(enum field_id id)

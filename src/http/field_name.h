@@ -17,6 +17,7 @@ enum field_id {
     FIELD_CONTENT_LENGTH,
     FIELD_COOKIE,
     FIELD_EXPECT,
+    FIELD_ACCEPT,
     FIELD_PROXY, /* CGI programs take it for their own setting */
 
     /* These end at a hop whatever Connection says (RFC 9110, 7.6.1). */
@@ -39,13 +40,17 @@ enum field_id {
 
     FIELD_KAVILO,    /* kavilo-*: ours alone */
     FIELD_MODIFIER,  /* any other that may not stand in trailers (RFC 9110, 6.5.1) */
-    FIELD_DISGUISED, /* one of the above but FIELD_MODIFIER, spelt with '_': CGI and its heirs cannot tell them apart */
+    FIELD_DISGUISED, /* one of the above but FIELD_ACCEPT and FIELD_MODIFIER, spelt with '_': CGI and its heirs cannot
+                        tell them apart */
 
     FIELD_ID_COUNT
 };
 
 /* What a name is, compared without case. Never FIELD_UNREAD. */
 enum field_id field_id_of(struct slice name);
+
+/* The same for a name without capital letters. */
+enum field_id field_id_of_lower(struct slice name);
 
 /* The lower-case name of a field that this program writes itself; static text. */
 struct slice field_name(enum field_id id);

@@ -22,6 +22,7 @@ enum kind {
 
 static const uint8_t kinds[FIELD_ID_COUNT] = {
     [FIELD_PLAIN] = KIND_PLAIN,
+    [FIELD_ACCEPT] = KIND_PLAIN,
     [FIELD_HOST] = KIND_HOST,
     [FIELD_CONTENT_LENGTH] = KIND_LENGTH,
     [FIELD_COOKIE] = KIND_COOKIE,

@@ -261,7 +261,7 @@ static bool take_field(struct slice *in, struct head *head)
     if (!http_is_lower_token(name) || !http_is_field_value(value))
         return false;
     struct field *field = &head->fields[head->count++];
-    *field = (struct field){name, slice_trim(value), field_id_of(name)};
+    *field = (struct field){name, slice_trim(value), field_id_of_lower(name)};
     note_field(head, field);
     return true;
 }

@@ -204,7 +204,7 @@ static inline size_t put_varint(char *out, uint64_t value)
 /* Seven bits a byte. */
 static inline size_t varint_len(uint64_t value)
 {
-    return (size_t)(63 - __builtin_clzll(value | 1)) / 7 + 1;
+    return value < 0x80 ? 1 : (size_t)(63 - __builtin_clzll(value)) / 7 + 1;
 }
 
 /* ---- heads ------------------------------------------------------------------------------------------------------ */

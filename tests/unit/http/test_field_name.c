@@ -6,6 +6,8 @@
 
 #include <cmocka.h>
 
+#include <string.h>
+
 #include "http/field_name.h"
 
 static const struct {
@@ -40,6 +42,8 @@ static const struct {
     {"proxy-authorization", FIELD_PROXY_AUTHORIZATION},
     {"proxy-authorization2", FIELD_PLAIN},
     {"sec-websocket-extensions", FIELD_PLAIN},
+    {"Accept", FIELD_ACCEPT},
+    {"accept-encoding", FIELD_PLAIN},
     {"", FIELD_PLAIN},
 };
 
@@ -49,6 +53,12 @@ static void tells_names_apart(void **state)
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
         if (field_id_of(slice_of(rows[i].name)) != rows[i].id)
             fail_msg("'%s' is %d", rows[i].name, (int)field_id_of(slice_of(rows[i].name)));
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        char lower[64];
+        size_t len = strlen(rows[i].name);
+        slice_lower(slice_of(rows[i].name), lower);
+        assert_int_equal(field_id_of_lower((struct slice){lower, len}), rows[i].id);
+    }
 }
 
 static void knows_its_own_names(void **state)
