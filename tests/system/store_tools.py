@@ -32,6 +32,14 @@ def _postgres_bin():
     return pathlib.Path(found).parent if found else None
 
 
+def _lives(pid):
+    """Whether a process runs: one that waits for its parent to take notice has ended."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 class Postgres:
     """A cluster in a short-named temporary folder (socket paths are short). It refuses to run as root, so root's tests
     run it as the user postgres."""
@@ -94,7 +102,7 @@ class Postgres:
         children = self._all()[1:]
         self._signal(signal.SIGKILL)
         self.process.wait()
-        wait_until(lambda: not any(pathlib.Path(f"/proc/{pid}").exists() for pid in children), STEP, "the children's end")
+        wait_until(lambda: not any(map(_lives, children)), STEP, "the children's end")
 
     def pause(self):
         self._signal(signal.SIGSTOP)

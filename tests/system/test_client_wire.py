@@ -347,8 +347,8 @@ def test_more_than_its_credit(session, origin):
     """A server that sends more than was granted: the request is reset, the session and the memory are not touched."""
     gate = threading.Event()
     origin.handler = lambda ex: (gate.wait(20), ex.close())
-    request_id = session.request("POST", "/slow", [("content-length", "20000000")], end=False)
-    for _ in range(80):
+    request_id = session.request("POST", "/slow", [("content-length", "100000000")], end=False)
+    for _ in range(400):  # far over the largest window and what the sockets behind it hold
         session.send(request_id, data={"data": b"x" * 65536})
     try:
         while True:

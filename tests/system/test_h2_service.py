@@ -98,11 +98,11 @@ def test_one_stalled_stream_stops_no_other(shared_server, path):
     with shared_server.visitor(host, buffer_size=4096) as idle, shared_server.visitor(host) as sender:
         idle.request("/idle")
         down = service.stream(0).head(200)
-        pushing = threading.Thread(target=lambda: down.data(bytes(4 * MiB), end=True), daemon=True)
+        pushing = threading.Thread(target=lambda: down.data(bytes(12 * MiB), end=True), daemon=True)
         pushing.start()
         service.consumes = False
-        sender.send(head_bytes(b"PUT /up HTTP/1.1", [("Host", host), ("Content-Length", str(4 * MiB))]))
-        sending = threading.Thread(target=lambda: sender.send(bytes(4 * MiB)), daemon=True)
+        sender.send(head_bytes(b"PUT /up HTTP/1.1", [("Host", host), ("Content-Length", str(12 * MiB))]))
+        sending = threading.Thread(target=lambda: sender.send(bytes(12 * MiB)), daemon=True)
         sending.start()
         up = service.stream(1)
         wait_until(lambda: len(up.body) == 65535, what="the service's window to fill")
@@ -117,7 +117,7 @@ def test_one_stalled_stream_stops_no_other(shared_server, path):
         up.whole()
         up.reply(200, b"ok")
         assert sender.response().content == b"ok"
-        assert len(idle.response().content) == 4 * MiB
+        assert len(idle.response().content) == 12 * MiB
 
 
 # ---- connections and streams ----
