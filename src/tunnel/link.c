@@ -170,6 +170,7 @@ void link_data(struct link *link, struct slice bytes)
         }
         on_message(link, message, whole);
     }
+    wire_arena_free(&link->arena);
     if (link->ended || !link->stream)
         return;
     if (deadline_armed(&link->stall))

@@ -103,13 +103,14 @@ struct wire_message {
 };
 
 /* Reused memory of decoding: one per link. Zeroed is empty. One message takes at most a little more than
- * LIMIT_MESSAGE_BYTES; what is kept between messages is at most 64 KiB and the field table. */
+ * LIMIT_MESSAGE_BYTES; what is kept between messages is at most 64 KiB and the field table. A link that has read all
+ * there is gives it back: idle ones have none. */
 struct wire_arena {
     struct wire_block *blocks; /* newest first; one in the steady state */
     size_t first;              /* capacity of the first block, learnt from messages that needed several */
     size_t total;              /* bytes handed out for the message at hand */
     int error;                 /* why the last allocation failed */
-    struct field fields[WIRE_HEAD_FIELDS];
+    struct field *fields;      /* of the head at hand: WIRE_HEAD_FIELDS of them, or NULL before the first */
 };
 /* Gives the memory back; the arena is empty and can be used again. */
 void wire_arena_free(struct wire_arena *arena);

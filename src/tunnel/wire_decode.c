@@ -74,7 +74,7 @@ static void arena_ignore_free(void *data, void *pointer)
     (void)pointer;
 }
 
-void wire_arena_free(struct wire_arena *arena)
+static void free_blocks(struct wire_arena *arena)
 {
     struct wire_block *next;
     for (struct wire_block *block = arena->blocks; block; block = next) {
@@ -85,6 +85,25 @@ void wire_arena_free(struct wire_arena *arena)
     arena->blocks = NULL;
 }
 
+void wire_arena_free(struct wire_arena *arena)
+{
+    free_blocks(arena);
+    free(arena->fields);
+    arena->fields = NULL;
+}
+
+/* Makes the field table the head's. 0 or KV_ENOMEM. */
+static int lend_fields(struct wire_arena *arena, struct head *head)
+{
+    if (!arena->fields)
+        arena->fields = malloc(WIRE_HEAD_FIELDS * sizeof(*arena->fields));
+    if (!arena->fields)
+        return KV_ENOMEM;
+    head->fields = arena->fields;
+    head->capacity = WIRE_HEAD_FIELDS;
+    return KV_OK;
+}
+
 /* Forgets the message before. A link that needed several blocks gets one of their common size the next time, so that a
  * steady stream of heads allocates nothing. */
 static void arena_reset(struct wire_arena *arena)
@@ -93,7 +112,7 @@ static void arena_reset(struct wire_arena *arena)
     if (block && (block->next || block->capacity > ARENA_KEEP_BYTES)) {
         if (arena->first < arena->total)
             arena->first = arena->total < ARENA_KEEP_BYTES ? arena->total : ARENA_KEEP_BYTES;
-        wire_arena_free(arena);
+        free_blocks(arena);
     } else if (block) {
         block->used = 0;
     }
@@ -318,8 +337,9 @@ static bool read_plain_head(enum wire_side side, struct slice in, struct wire_ar
     memset(out, 0, sizeof *out);
     out->request_id = id;
     out->kind = side == WIRE_FROM_SERVER ? WIRE_REQUEST_HEAD : WIRE_RESPONSE_HEAD;
-    out->head.head.fields = arena->fields;
-    out->head.head.capacity = WIRE_HEAD_FIELDS;
+    *error = lend_fields(arena, &out->head.head);
+    if (*error)
+        return true;
     out->head.head.block = body;
     out->head.head.lower = true;
     if (side == WIRE_FROM_SERVER ? !take_request(body, out) : !take_response(body, out, &status))
@@ -337,8 +357,9 @@ static int read_head(Header *const *headers, size_t count, struct wire_arena *ar
 {
     if (count > WIRE_HEAD_FIELDS)
         return KV_ELIMIT;
-    head->fields = arena->fields;
-    head->capacity = WIRE_HEAD_FIELDS;
+    int error = lend_fields(arena, head);
+    if (error)
+        return error;
     for (; head->count < count; head->count++) {
         const Header *header = headers[head->count];
         struct field *field = &arena->fields[head->count];
@@ -483,10 +504,14 @@ int wire_decode(enum wire_side side, struct slice bytes, struct wire_arena *aren
     int error;
     if (read_data(bytes, out))
         return 0;
-    if (read_plain_head(side, bytes, arena, out, &error))
-        return error;
-    arena_reset(arena);
-    memset(out, 0, sizeof *out);
-    error = unpack(side, bytes, arena, out, &body);
-    return error ? error : read_body(body, arena, out);
+    if (!read_plain_head(side, bytes, arena, out, &error)) {
+        arena_reset(arena);
+        memset(out, 0, sizeof *out);
+        error = unpack(side, bytes, arena, out, &body);
+        if (!error)
+            error = read_body(body, arena, out);
+    }
+    if (error == KV_ENOMEM)
+        out->kind = WIRE_UNKNOWN;
+    return error;
 }

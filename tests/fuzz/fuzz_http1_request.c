@@ -32,7 +32,10 @@ static void check_round_trip(const struct http1_message *m, const struct head *h
 static void check_forwarded(const struct http1_message *m, bool trusted)
 {
     static const char *const ours[] = {"host", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-real-ip"};
-    struct forward_facts facts = {SLICE("203.0.113.7"), SLICE("https"), trusted};
+    struct forward_facts facts = {.peer_address = SLICE("203.0.113.7"),
+                                  .visitor_address = SLICE("203.0.113.7"),
+                                  .scheme = SLICE("https"),
+                                  .peer_trusted = trusted};
     struct head *out = forward_request(&m->head, &facts);
     CHECK(out);
     for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++) {

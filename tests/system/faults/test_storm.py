@@ -20,4 +20,5 @@ def test_all_come_back_at_once(request, tmp_path, store, names):
     storm.report()
     assert not storm.wrong, "\n".join(storm.wrong)
     assert storm.idle < 0.5 or SANITIZER, "the server is busy with nothing"
-    assert storm.asked <= 4 * CLIENTS, "the database is asked more than each client needs"
+    # What the server asks by itself, once a second, is on top.
+    assert storm.asked <= 4 * CLIENTS + 100, "the database is asked more than each client needs"
