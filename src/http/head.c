@@ -40,7 +40,7 @@ static struct slice block_of(const struct head *h)
 static bool lies_in(struct slice block, struct slice text)
 {
     uintptr_t start = (uintptr_t)block.data, at = (uintptr_t)text.data;
-    return text.data && at >= start && at - start <= block.len;
+    return text.data && at >= start && at - start <= block.len && text.len <= block.len - (at - start);
 }
 
 static size_t loose_size(struct slice block, struct slice text)

@@ -77,7 +77,7 @@ struct slice head_intern(struct head *h, struct slice text);
 static inline struct slice head_carry(struct head *h, struct slice text)
 {
     size_t at = (size_t)((uintptr_t)text.data - (uintptr_t)h->origin.data);
-    if (!text.data || at > h->origin.len)
+    if (!text.data || at > h->origin.len || text.len > h->origin.len - at)
         return head_intern(h, text);
     h->bytes[at + text.len] = '\0';
     return (struct slice){h->bytes + at, text.len};
