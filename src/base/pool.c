@@ -1,6 +1,7 @@
 /* Free lists, one a class and a thread. A free block holds the pointer to the next. */
 #include "base/pool.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,8 +16,11 @@
 #define KEEPS 1
 #endif
 
-#define CLASS_BYTES 64 /* a cache line: blocks of one class are that much apart in size */
-#define CLASSES     (POOL_BLOCK_MAX / CLASS_BYTES)
+#define HEAP_KEEP_BYTES (4 * 1024 * 1024) /* at the end of each thread's heap; more goes back to the kernel */
+#define HEAP_STEP_BYTES (256 * 1024)      /* by which a heap grows */
+
+#define CLASS_BYTES     64 /* a cache line: blocks of one class are that much apart in size */
+#define CLASSES         (POOL_BLOCK_MAX / CLASS_BYTES)
 
 struct free_block {
     struct free_block *next;
@@ -67,6 +71,14 @@ void pool_free(void *block, size_t size)
     freed->next = kept.lists[class];
     kept.lists[class] = freed;
     kept.bytes += class_bytes(class);
+}
+
+void pool_keep_heap(void)
+{
+#ifdef __GLIBC__
+    mallopt(M_TRIM_THRESHOLD, HEAP_KEEP_BYTES);
+    mallopt(M_TOP_PAD, HEAP_STEP_BYTES);
+#endif
 }
 
 void pool_drain(void)

@@ -414,6 +414,7 @@ int worker_group_start(unsigned count, struct worker_group **out)
     struct worker_group *group = calloc(1, sizeof(*group));
     if (!group)
         return KV_ENOMEM;
+    pool_keep_heap();
     group->workers = aligned_alloc(_Alignof(struct worker), count * sizeof(*group->workers));
     if (!group->workers) {
         free(group);
