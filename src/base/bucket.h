@@ -1,7 +1,8 @@
 /*
  * A token bucket: what may be done often over a moment and seldom over a long time. It fills by itself, `rate` tokens a
  * second up to `burst`, and time is looked at only through the caller's clock, in milliseconds of any monotonic kind.
- * No lock: a bucket belongs to one thread.
+ * No lock: a bucket belongs to one thread, or to who holds its lock. Threads that share one may each have read the
+ * clock at another moment: a time before the last one fills nothing.
  */
 #ifndef KV_BASE_BUCKET_H
 #define KV_BASE_BUCKET_H
@@ -11,20 +12,22 @@
 
 struct bucket {
     uint32_t milli; /* thousandths of a token, so that slow rates fill too: at most 4 million tokens */
-    uint32_t at;    /* when it was last filled; wraps after 49 days, and is then at worst filled too little once */
+    uint64_t at;    /* the latest time it was filled for; as wide as the clock, so that it never wraps */
 };
 
 static inline void bucket_start(struct bucket *b, uint32_t burst, uint64_t now_ms)
 {
-    *b = (struct bucket){.milli = burst * 1000, .at = (uint32_t)now_ms};
+    *b = (struct bucket){.milli = burst * 1000, .at = now_ms};
 }
 
-/* Fills it for the time since the last call. A token a second is a thousandth a millisecond. */
+/* Fills it for the time since the latest call. A token a second is a thousandth a millisecond. */
 static inline void bucket_fill(struct bucket *b, uint32_t rate, uint32_t burst, uint64_t now_ms)
 {
-    uint64_t milli = b->milli + (uint64_t)((uint32_t)now_ms - b->at) * rate;
+    if (now_ms <= b->at)
+        return;
+    uint64_t milli = b->milli + (now_ms - b->at) * rate;
     b->milli = milli > (uint64_t)burst * 1000 ? burst * 1000 : (uint32_t)milli;
-    b->at = (uint32_t)now_ms;
+    b->at = now_ms;
 }
 
 /* Takes tokens; false when there are not so many, and then it is as before. */
