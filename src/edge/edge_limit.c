@@ -12,15 +12,17 @@
 #include "base/random.h"
 #include "io/network.h"
 
-#define SETS          8192
+#define SETS_BITS     13
+#define SETS          (1 << SETS_BITS)
 #define WAYS          8
 #define LOCKS         64
 #define BURST_SECONDS 5 /* a page and all that belongs to it come at once */
 
-struct entry {
+struct entry { /* of one cache line */
     struct ip ip;
     uint32_t connections; /* open */
-    uint32_t seen;        /* milliseconds, wraps */
+    bool used;            /* has been somebody's, and stays somebody's */
+    uint64_t seen;        /* when it was last asked for, by the clock of the worker that asked */
     struct bucket connects, requests;
 };
 
@@ -62,29 +64,35 @@ static struct ip subject_of(const struct ip *ip)
     return subject;
 }
 
+/* Multiply-shift hashing: the upper bits of a product with an odd key, in which every bit of an address has a part. Two
+ * addresses meet with at most twice the chance that dice would give them (Dietzfelbinger et al., A Reliable Randomized
+ * Algorithm for the Closest-Pair Problem, 1997). */
 static unsigned set_of(const struct edge_limit *l, const struct ip *subject)
 {
     uint64_t high, low;
     memcpy(&high, subject->bytes, 8);
     memcpy(&low, subject->bytes + 8, 8);
-    uint64_t x = (high ^ l->key[0]) * UINT64_C(0x9e3779b97f4a7c15);
-    x = (x ^ x >> 32 ^ low ^ l->key[1]) * UINT64_C(0xd6e8feb86659fd93);
-    return (unsigned)((x ^ x >> 32) % SETS);
+    return (unsigned)((high * (l->key[0] | 1) + low * (l->key[1] | 1)) >> (64 - SETS_BITS));
 }
 
-/* The entry of an address. Its buckets are full when it is new; NULL when it is, and nobody can make room. */
+/* The entry of an address. Its buckets are full when it is new; NULL when it is, and nobody can make room. A set is
+ * filled from its beginning: behind one that nobody had yet there is none that is used. */
 static struct entry *find(struct edge_limit *l, unsigned set, const struct ip *subject, uint64_t now_ms)
 {
     struct entry *silent = NULL;
     for (struct entry *e = l->sets[set]; e < l->sets[set] + WAYS; e++) {
-        if (memcmp(&e->ip, subject, sizeof(*subject)) == 0 && e->seen != 0)
+        if (!e->used) {
+            silent = e;
+            break;
+        }
+        if (memcmp(&e->ip, subject, sizeof(*subject)) == 0)
             return e;
-        if (e->connections == 0 && (!silent || (uint32_t)now_ms - e->seen > (uint32_t)now_ms - silent->seen))
+        if (e->connections == 0 && (!silent || e->seen < silent->seen))
             silent = e;
     }
     if (!silent)
         return NULL;
-    *silent = (struct entry){.ip = *subject};
+    *silent = (struct entry){.ip = *subject, .used = true};
     bucket_start(&silent->connects, l->rates.connections_per_second * BURST_SECONDS, now_ms);
     bucket_start(&silent->requests, l->rates.requests_per_second * BURST_SECONDS, now_ms);
     return silent;
@@ -97,7 +105,7 @@ static struct entry *lock_entry(struct edge_limit *l, const struct ip *ip, uint6
     pthread_mutex_lock(&l->locks[*set % LOCKS]);
     struct entry *e = find(l, *set, &subject, now_ms);
     if (e)
-        e->seen = (uint32_t)now_ms | 1; /* never 0, which is an entry that nobody had yet */
+        e->seen = now_ms;
     return e;
 }
 
