@@ -90,16 +90,30 @@ static unsigned listener_count(const struct port *port, unsigned workers)
     return port->count > workers ? port->count : workers;
 }
 
-void port_listen(struct port *port, unsigned worker, unsigned workers)
+void port_prepare(struct port *port, unsigned worker, unsigned workers)
 {
     for (unsigned i = worker; port->count > 0 && i < listener_count(port, workers); i += workers) {
         int fd = fcntl(port->fds[i % port->count], F_DUPFD_CLOEXEC, 0);
         if (fd >= 0)
-            port->listeners[i] = listener_start(worker_current(), fd, port->accepted, port->arg);
+            port->listeners[i] = listener_new(worker_current(), fd, port->accepted, port->arg);
         if (!port->listeners[i])
             log_error("a worker cannot listen: no memory or no descriptor", log_str("port", port->name),
                       log_uint("worker", worker));
     }
+}
+
+bool port_is_prepared(const struct port *port, unsigned workers)
+{
+    for (unsigned i = 0; port->count > 0 && i < listener_count(port, workers); i++)
+        if (!port->listeners[i])
+            return false;
+    return true;
+}
+
+void port_listen(struct port *port, unsigned worker, unsigned workers)
+{
+    for (unsigned i = worker; port->count > 0 && i < listener_count(port, workers); i += workers)
+        listener_start(port->listeners[i]);
 }
 
 void port_stop(struct port *port, unsigned worker, unsigned workers)

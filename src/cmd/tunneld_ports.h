@@ -1,7 +1,7 @@
 /*
  * The server's listening ports: sockets of its own making, or those that a service manager or a predecessor hands over.
  *
- *     port_open (main thread, before the workers) ── port_listen (each worker) ── port_stop (each worker) ── port_close
+ *     port_open (main thread, before the workers) ── port_prepare, port_listen, port_stop (each worker) ── port_close
  *
  * A port has sockets, usually one a worker (SO_REUSEPORT), and listeners on them. The kernel has queued visitors at
  * each socket, so each of them is listened to, whatever the number of workers is now: more sockets than workers are
@@ -35,7 +35,11 @@ struct port {
  * the exit status, and then the sentence has been printed. */
 int port_open(struct port *port, unsigned workers, struct activation *given);
 
-/* On each worker: accepts on its share of the sockets. */
+/* On each worker: makes the listeners of its share of the sockets, which do not accept yet. What fails is logged. */
+void port_prepare(struct port *port, unsigned worker, unsigned workers);
+/* When all workers have prepared: whether each socket has its listeners. */
+bool port_is_prepared(const struct port *port, unsigned workers);
+/* On each worker, when it is prepared: accepts. Cannot fail. */
 void port_listen(struct port *port, unsigned worker, unsigned workers);
 /* On each worker: no more. Legal when it does not listen. */
 void port_stop(struct port *port, unsigned worker, unsigned workers);

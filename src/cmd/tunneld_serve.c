@@ -130,6 +130,20 @@ static void on_operator(void *arg, int fd)
     ops_accept(server->ops, fd);
 }
 
+static void prepare_listeners(struct server *server, unsigned worker)
+{
+    for (int i = 0; i < PORTS; i++)
+        port_prepare(&server->ports[i], worker, (unsigned)server->settings->workers);
+}
+
+static bool listeners_are_prepared(const struct server *server)
+{
+    for (int i = 0; i < PORTS; i++)
+        if (!port_is_prepared(&server->ports[i], (unsigned)server->settings->workers))
+            return false;
+    return true;
+}
+
 static void start_listeners(struct server *server, unsigned worker)
 {
     for (int i = 0; i < PORTS; i++)
@@ -318,6 +332,13 @@ static int start(struct server *server)
     if (!server->store_thread || !server->registry || !server->edge || !server->control || !server->ops ||
         (server->tls && !server->tls_watch))
         return cli_failure("no memory");
+    on_every_worker(server, prepare_listeners);
+    if (!listeners_are_prepared(server))
+        return cli_failure("a worker cannot listen");
+    /* The last that can fail: a predecessor that has been told of us does not come back. */
+    int status = pid_file_write(s->pid_file);
+    if (status != CLI_EXIT_OK)
+        return status;
     await_clients(server);
     on_every_worker(server, start_listeners);
     ops_set_state(server->ops, OPS_SERVING);
@@ -513,8 +534,6 @@ int serve_run(void *settings)
         status = admin_open(&server.settings->store, &server.store);
     if (status == CLI_EXIT_OK)
         status = start(&server);
-    if (status == CLI_EXIT_OK)
-        status = pid_file_write(server.settings->pid_file);
     if (status == CLI_EXIT_OK) {
         log_listening(&server);
         activation_notify("READY=1");

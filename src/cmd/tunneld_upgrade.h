@@ -4,9 +4,9 @@
  *
  *     predecessor                                   successor
  *     upgrade_start: fork, exec ──── sockets ─────► LISTEN_FDS, LISTEN_FDNAMES; settings, store, threads
- *     upgrade_poll  ◄─────────────── one byte ───── succession_ready
+ *     upgrade_poll  ◄─────────────── one byte ───── succession_take_over
  *     stops accepting
- *     upgrade_hand_over ──────────── sessions ────► succession_receive: which tunnels to expect (tunnel/arrivals.h)
+ *     upgrade_hand_over ──────────── sessions ────► which tunnels to expect (tunnel/arrivals.h)
  *     drains                                        accepts
  *
  * Until the byte has come nothing has changed for anybody; a successor that cannot start costs a line in the log. In
@@ -63,8 +63,9 @@ void upgrade_hand_over(struct upgrade *upgrade, struct registry *registry);
 /* The channel to a predecessor among what was handed over; -1 for none. */
 int succession_take(struct activation *given);
 
-/* Says that everything but accepting has begun, waits for the list and has the registry expect these sessions; closes
- * the channel. A predecessor that dies meanwhile is succeeded all the same. */
+/* Says that everything but accepting has begun, which nothing can undo: what follows must not fail. Waits for the list
+ * and has the registry expect these sessions; closes the channel. A predecessor that dies meanwhile is succeeded all
+ * the same. */
 void succession_take_over(int channel, struct registry *registry);
 
 #endif

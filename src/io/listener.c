@@ -1,7 +1,7 @@
 /*
  * Listening sockets: addresses as text, binding one port for every worker, accepting.
  *
- *     sockaddr_parse ─ listener_bind (main thread, before any worker has work) ─ listener_start (each worker)
+ *     sockaddr_parse ─ listener_bind (main thread, before any worker has work) ─ listener_new, _start (each worker)
  *
  * A listener accepts until the kernel has no more or the turn's share is taken, then lets the loop serve the live
  * connections. When accept(2) fails for want of descriptors or memory it rests for a moment: the waiting connection
@@ -301,7 +301,7 @@ static void on_closed(uv_handle_t *handle)
         free(listener);
 }
 
-struct listener *listener_start(struct worker *worker, int fd, void (*accepted)(void *arg, int fd), void *arg)
+struct listener *listener_new(struct worker *worker, int fd, void (*accepted)(void *arg, int fd), void *arg)
 {
     struct listener *listener = calloc(1, sizeof(*listener));
     if (!listener)
@@ -314,10 +314,6 @@ struct listener *listener_start(struct worker *worker, int fd, void (*accepted)(
     listener->poll.data = listener;
     listener->rest.data = listener;
     listener->open_handles = 2;
-    if (uv_poll_start(&listener->poll, UV_READABLE, on_readable) != 0) {
-        listener_stop(listener);
-        return NULL;
-    }
     return listener;
 
 err_poll:
@@ -325,6 +321,12 @@ err_poll:
 err_memory:
     close(fd);
     return NULL;
+}
+
+void listener_start(struct listener *listener)
+{
+    /* It fails for a descriptor that another handle of the loop watches, and this one is ours alone. */
+    uv_poll_start(&listener->poll, UV_READABLE, on_readable);
 }
 
 void listener_stop(struct listener *listener)

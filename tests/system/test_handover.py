@@ -167,7 +167,8 @@ def test_other_number_of_workers(scripted, make_origin, make_client):
 
 
 def test_failing_upgrades(scripted, make_origin, make_client):
-    """A program that cannot run, an option that cannot be, a database that is none, one that hangs until the server is
+    """A program that cannot run, an option that cannot be, a database that is none, a pid
+    file that cannot be written, one that hangs until the server is
     told to stop: the old process says so and goes on."""
     line, script = scripted("")
     server = line.server
@@ -186,12 +187,14 @@ def test_failing_upgrades(scripted, make_origin, make_client):
     fails(2)
     script.write("--database-url sqlite:/dev/null/none.db")
     fails(3)
+    script.write("--pid-file /dev/null/none.pid")
+    fails(4)
     poller.stop()
     assert poller.connections == 1
     assert client.ready == client.ready[:1], "no client was sent away"
     script.replace("exec sleep 60\n")
     os.kill(line.pid, signal.SIGUSR2)
-    wait_until(lambda: len(server.program.log(message=re.compile("a successor is starting"))) == 4, what="it starts")
+    wait_until(lambda: len(server.program.log(message=re.compile("a successor is starting"))) == 5, what="it starts")
     os.kill(line.pid, signal.SIGUSR2)
     server.program.wait_log(message="an upgrade is under way already")
 

@@ -238,7 +238,9 @@ static void take(void *arg, int fd)
 static void start(struct worker *worker, void *arg)
 {
     struct acceptor *acceptor = arg;
-    acceptor->listener = listener_start(worker, acceptor->listening, take, acceptor);
+    acceptor->listener = listener_new(worker, acceptor->listening, take, acceptor);
+    if (acceptor->listener)
+        listener_start(acceptor->listener);
 }
 
 static void stop(struct worker *worker, void *arg)
