@@ -21,9 +21,10 @@ struct registry_session;
 
 /* Zeroed: nobody is expected. */
 struct arrivals {
-    struct arrival *table;
-    uint64_t until; /* nobody is expected from this moment on */
-    bool anyone;    /* it is not known who: any name may yet come */
+    struct arrival *table;   /* by name */
+    struct arrival *unnamed; /* those with a random name whose client can be told, by who that is */
+    uint64_t until;          /* nobody is expected from this moment on */
+    bool anyone;             /* it is not known who: any name may yet come */
 };
 
 /* This session's successor is expected. A name that is expected already stays as it is. 0 or KV_ENOMEM. */

@@ -3,6 +3,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <setjmp.h>
@@ -81,6 +82,40 @@ static void gives_a_random_name_back(void **state)
     arrivals_clear(&a);
 }
 
+/* Each client gets a name that it had, and each name is given once, whatever order they come in: several of one client
+ * too. Whoever shares a user or an instance with another is nobody's double. */
+static void finds_each_of_many(void **state)
+{
+    enum {
+        CLIENTS = 5000,
+        NAMES = 3
+    };
+    static bool given[CLIENTS * NAMES];
+    struct arrivals a = {0};
+    char subdomain[32], user[32];
+    (void)state;
+    for (unsigned i = 0; i < CLIENTS * NAMES; i++) {
+        snprintf(subdomain, sizeof(subdomain), "fox-%u", i);
+        snprintf(user, sizeof(user), "user-%u", i % CLIENTS / 2);
+        expect(&a, subdomain, user, (char)(1 + i % 2), false);
+    }
+    for (unsigned i = CLIENTS * NAMES; i-- > 0;) {
+        snprintf(user, sizeof(user), "user-%u", i % CLIENTS / 2);
+        struct registry_session s = session("", user, (char)(1 + i % 2), false);
+        memset(s.user_id + strlen(user) + 1, 'x', sizeof(s.user_id) - strlen(user) - 1); /* behind the text: anything */
+        const char *name = arrivals_name_of(&a, &s, 0);
+        assert_non_null(name);
+        unsigned long number = strtoul(name + strlen("fox-"), NULL, 10);
+        assert_true(number < CLIENTS * NAMES && number % CLIENTS == i % CLIENTS && !given[number]);
+        given[number] = true;
+        snprintf(subdomain, sizeof(subdomain), "%s", name);
+        arrivals_remove(&a, subdomain);
+    }
+    assert_int_equal(arrivals_count(&a), 0);
+    assert_null(a.unnamed);
+    arrivals_clear(&a);
+}
+
 static void knows_who_is_missing(void **state)
 {
     (void)state;
@@ -107,6 +142,7 @@ int main(void)
         cmocka_unit_test(keeps_a_name_for_its_instance),
         cmocka_unit_test(takes_a_client_without_instance_for_its_users),
         cmocka_unit_test(gives_a_random_name_back),
+        cmocka_unit_test(finds_each_of_many),
         cmocka_unit_test(knows_who_is_missing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
