@@ -22,7 +22,7 @@
 #include "tunnel/registry.h"
 
 #define CHANNEL_NAME   "succession"
-#define CHANNEL_S      10                 /* for the list to be written: its reader waits for nothing else */
+#define CHANNEL_S      5 /* in which the list has to go on: writer and reader have nothing else to do */
 #define LIST_MAX       (64 * 1024 * 1024) /* some hundred bytes a session */
 #define STATUS_NO_EXEC 127                /* as a shell says it */
 
@@ -318,13 +318,17 @@ static unsigned expect_all(struct registry *registry, struct slice list)
     return count;
 }
 
-static void read_list(int channel, struct buffer *list)
+/* True with all of it, otherwise `list` has its beginning. */
+static bool read_list(int channel, struct buffer *list)
 {
+    const struct timeval patience = {.tv_sec = CHANNEL_S};
     char part[16384];
     ssize_t n;
+    setsockopt(channel, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
     while ((n = recv(channel, part, sizeof(part), 0)) > 0 || (n < 0 && errno == EINTR))
         if (n > 0 && buffer_append(list, part, (size_t)n) != KV_OK)
-            return;
+            return false;
+    return n == 0 && list->len > 0;
 }
 
 void succession_take_over(int channel, struct registry *registry)
@@ -332,10 +336,15 @@ void succession_take_over(int channel, struct registry *registry)
     const unsigned char ready = 0;
     struct buffer list = BUFFER_INIT(LIST_MAX);
     (void)!send(channel, &ready, 1, MSG_NOSIGNAL);
-    read_list(channel, &list);
+    bool complete = read_list(channel, &list);
     close(channel);
-    unsigned count = expect_all(registry, buffer_slice(&list));
-    registry_expect_until(registry, LIMIT_ARRIVAL_MS, false);
+    struct slice told = buffer_slice(&list);
+    while (told.len > 0 && told.data[told.len - 1] != '\n') /* half a line may name somebody else */
+        told.len--;
+    unsigned count = expect_all(registry, told);
+    if (!complete)
+        log_warn("the other process did not tell all of its sessions; visitors of any name wait for a client");
+    registry_expect_until(registry, LIMIT_ARRIVAL_MS, !complete);
     buffer_free(&list);
     log_info("taking over from another process", log_uint("expected_sessions", count));
 }

@@ -64,8 +64,8 @@ void upgrade_hand_over(struct upgrade *upgrade, struct registry *registry);
 int succession_take(struct activation *given);
 
 /* Says that everything but accepting has begun, which nothing can undo: what follows must not fail. Waits for the list
- * and has the registry expect these sessions; closes the channel. A predecessor that dies meanwhile is succeeded all
- * the same. */
+ * and has the registry expect these sessions; closes the channel. A predecessor that dies meanwhile, or falls silent,
+ * is succeeded all the same, and then any name may yet come. */
 void succession_take_over(int channel, struct registry *registry);
 
 #endif

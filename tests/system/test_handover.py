@@ -258,3 +258,19 @@ def test_handed_over_sockets_are_looked_at(make_server):
         for one in given.values():
             one.close()
         supervisor.close()
+
+
+def test_a_predecessor_that_falls_silent(make_server):
+    """In the middle of its list: the successor serves with what it was told, and any other name may yet come."""
+    server = make_server(start=False)
+    supervisor = Supervisor(server)
+    ours, supervisor.sockets["succession"] = socket.socketpair()
+    try:
+        ours.sendall(b"kavilo-sessions 1\ntold 0123456789 " + b"61" * 16 + b" named\nhalf-to 0123456789 " + b"61" * 16)
+        supervisor.start(3 * STEP)
+        assert ours.recv(1) == b"\0"
+        assert server.program.log(message=re.compile("did not tell all of its sessions"))
+        assert server.program.log(message="taking over from another process")[0]["expected_sessions"] == 1
+    finally:
+        ours.close()
+        supervisor.close()

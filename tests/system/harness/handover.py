@@ -257,7 +257,7 @@ class Supervisor:
             self.sockets[name] = sock
             setattr(server, name, sock.getsockname())
 
-    def start(self):
+    def start(self, patience=STEP):
         """execve of the server by a child that has the sockets at 3, 4, 5 and knows its own process id."""
         fds = [sock.fileno() for sock in self.sockets.values()]
         code = (
@@ -272,7 +272,7 @@ class Supervisor:
         server = self.server
         server.program = server.programs.start(f"tunneld{next(server.starts)}", argv, server.folder, server.env,
                                                pass_fds=fds)
-        self.wait_said("READY=1")
+        self.wait_said("READY=1", patience)
 
     def restart(self):
         del self.said[:]
