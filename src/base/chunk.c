@@ -10,6 +10,7 @@
 #include <assert.h>
 #include <stdatomic.h>
 
+#include "base/blake3.h"
 #include "base/error.h"
 #include "base/pool.h"
 
@@ -51,6 +52,8 @@ void chunk_free(struct chunk *c)
         return;
     atomic_fetch_sub_explicit(&live_count, 1, memory_order_relaxed);
     atomic_fetch_sub_explicit(&live_bytes, c->capacity, memory_order_relaxed);
+    if (c->secret)
+        secret_wipe(c->data, c->capacity);
     pool_free(c, sizeof(*c) + c->capacity);
 }
 

@@ -8,6 +8,7 @@
 #ifndef KV_BASE_CHUNK_H
 #define KV_BASE_CHUNK_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,7 +19,8 @@ struct chunk {
     uint32_t capacity;
     uint32_t off; /* first byte not consumed yet */
     uint32_t len; /* bytes from off on */
-    char data[];
+    bool secret;  /* overwritten when it is freed; what is copied out of it is not */
+    _Alignas(8) char data[];
 };
 
 /* An empty chunk with room for `capacity` bytes (at most UINT32_MAX), or NULL without memory. Any thread. */

@@ -14,6 +14,7 @@
 
 #include "base/blake3.h"
 #include "base/buffer.h"
+#include "base/chunk.h"
 #include "base/error.h"
 #include "base/limits.h"
 #include "client/connect.h"
@@ -123,11 +124,17 @@ static bool needs_address(const struct proxy *proxy)
 
 /* ---- the conversation -------------------------------------------------------------------------------------------- */
 
+/* Credentials may be in it: it has a chunk of its own, which is overwritten when it has left or is dropped. */
 static void say(struct proxy_dial *d, const void *bytes, size_t len, enum step step)
 {
-    d->step = step;
-    if (conn_write_copy(d->conn, bytes, len) != KV_OK)
+    struct chunk *chunk = chunk_copy(bytes, len);
+    if (!chunk) {
         fail(d, KV_ENOMEM, ": ", "no memory");
+        return;
+    }
+    chunk->secret = true;
+    d->step = step;
+    conn_write(d->conn, chunk);
 }
 
 static void say_connect(struct proxy_dial *d)

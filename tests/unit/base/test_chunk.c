@@ -226,6 +226,23 @@ static void *allocate_and_free(void *shared)
     return NULL;
 }
 
+/* The pool hands the same block out again: nothing of the secret is in it. */
+static void test_a_secret_is_wiped(void **state)
+{
+    static const char secret[] = "user:a password of some length";
+    (void)state;
+    struct chunk *c = chunk_copy(secret, sizeof(secret));
+    assert_non_null(c);
+    c->secret = true;
+    chunk_free(c);
+    c = chunk_alloc(sizeof(secret));
+    assert_non_null(c);
+    assert_false(c->secret);
+    for (size_t i = 0; i + 4 <= sizeof(secret); i++)
+        assert_memory_not_equal(c->data + i, secret + i, 4);
+    chunk_free(c);
+}
+
 static void test_totals_across_threads(void **state)
 {
     pthread_t threads[4];
@@ -252,6 +269,7 @@ int main(void)
         cmocka_unit_test_teardown(test_consume_and_read, expect_nothing_alive),
         cmocka_unit_test_teardown(test_move, expect_nothing_alive),
         cmocka_unit_test_teardown(test_random_run, expect_nothing_alive),
+        cmocka_unit_test_teardown(test_a_secret_is_wiped, expect_nothing_alive),
         cmocka_unit_test_teardown(test_totals_across_threads, expect_nothing_alive),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
