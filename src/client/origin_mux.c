@@ -35,6 +35,7 @@ struct origin_mux {
     struct conn *conn;  /* while dialling */
     struct h2_conn *h2; /* from then on */
     size_t seats;
+    bool served;              /* somebody has sat here */
     struct deadline deadline; /* for the greeting, or of an idle connection */
     struct origin_mux *prev, *next;
     struct free_node free;
@@ -77,6 +78,7 @@ static void sit(struct origin_seat *seat, struct origin_mux *mux)
 {
     seat->mux = mux;
     mux->seats++;
+    mux->served = true;
     deadline_cancel(&mux->deadline);
 }
 
@@ -192,6 +194,14 @@ static void dispose(struct origin_mux *mux)
     worker_free_later(worker_of(mux), &mux->free);
 }
 
+static void fail_all(struct origin_muxes *muxes, enum close_reason reason, const char *text)
+{
+    while (muxes->waiting) {
+        struct origin_seat *seat = take_waiting(muxes);
+        seat->events->failed(seat, reason, text);
+    }
+}
+
 /* A connection could not be made. Those who wait hear why, unless there are others that they can wait for. */
 static void fail_waiting(struct origin_muxes *muxes, enum close_reason reason, const char *text)
 {
@@ -199,10 +209,22 @@ static void fail_waiting(struct origin_muxes *muxes, enum close_reason reason, c
     DL_FOREACH (muxes->list, mux)
         if (mux->state == OPEN)
             return;
-    while (muxes->waiting) {
-        struct origin_seat *seat = take_waiting(muxes);
-        seat->events->failed(seat, reason, text);
+    fail_all(muxes, reason, text);
+}
+
+/* An open connection takes nobody any more. One that never took anybody is not followed by another: a service that ends
+ * each before it has served would be dialled in a circle. Who waits hears so, unless there is one that does serve. */
+static void replace(struct origin_muxes *muxes, bool served)
+{
+    struct origin_mux *mux;
+    if (served) {
+        dial_if_needed(muxes);
+        return;
     }
+    DL_FOREACH (muxes->list, mux)
+        if (mux->state == OPEN && mux->served)
+            return;
+    fail_all(muxes, REASON_ORIGIN_CLOSED, "the local service ended its connection before it took a request");
 }
 
 /* ---- dialling -------------------------------------------------------------------------------------------------- */
@@ -291,19 +313,20 @@ static void on_goaway(void *owner, uint32_t error_code)
 {
     struct origin_mux *mux = owner;
     struct origin_muxes *muxes = mux->muxes;
+    bool served = mux->served;
     log_debug("the local service ends an HTTP/2 connection", log_str("error", h2_error_name(error_code)));
     origin_mux_spend(mux);
-    dial_if_needed(muxes);
+    replace(muxes, served);
 }
 
 static void on_ended(void *owner, int error, const char *text)
 {
     struct origin_mux *mux = owner;
     struct origin_muxes *muxes = mux->muxes;
-    bool greeted = mux->state != GREETING;
+    bool greeted = mux->state != GREETING, served = mux->served;
     dispose(mux);
     if (greeted)
-        dial_if_needed(muxes);
+        replace(muxes, served);
     else if (error == KV_EPROTO)
         fail_waiting(muxes, REASON_ORIGIN_BAD_RESPONSE, "the local service does not speak HTTP/2");
     else
@@ -318,7 +341,9 @@ static void on_deadline(struct deadline *deadline)
     bool greeted = mux->state != GREETING;
     h2_conn_close(mux->h2, H2_NO_ERROR);
     dispose(mux);
-    if (!greeted)
+    if (greeted)
+        dial_if_needed(muxes); /* for those who waited here for a service that allows no streams */
+    else
         fail_waiting(muxes, REASON_ORIGIN_CONNECT_TIMEOUT, "the local service accepted and said nothing in HTTP/2");
 }
 

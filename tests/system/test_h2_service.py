@@ -287,6 +287,36 @@ def test_services_that_are_none(shared_server, shared_user, make_client, make_or
     assert ask(clear.url.replace("h2c", "https")) == (502, "origin_tls")
 
 
+@pytest.mark.parametrize("farewell", [b"", b"\0\0\x08\7" + bytes(13)], ids=["closed", "goaway"])
+def test_a_service_that_ends_before_it_serves(shared_server, shared_user, make_client, farewell):
+    """It allows no stream, and each connection ends at once: the visitor hears so instead of dials without end."""
+    dialled = []
+
+    def serve(listener):
+        while True:
+            try:
+                sock = listener.accept()[0]
+            except OSError:
+                return
+            dialled.append(sock)
+            with sock:
+                sock.sendall(b"\0\0\6\4\0\0\0\0\0" + b"\0\3\0\0\0\0")
+                source = Bytes(sock)
+                source.until(b"\0\0\0\4\1\0\0\0\0")  # it has been read
+                sock.sendall(farewell)
+                sock.shutdown(socket.SHUT_WR)
+                source.to_end()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        client = make_client(shared_server, "h2c://127.0.0.1:%d" % listener.getsockname()[1], shared_user.token,
+                             "--response-timeout", "2s")
+        response = shared_server.fetch(client.host)
+        assert (response.status, response.fields.one("kavilo-error")) == (502, "origin_closed")
+        assert len(dialled) <= 8
+        listener.shutdown(socket.SHUT_RDWR)
+
+
 # ---- TLS ----
 
 
