@@ -163,23 +163,25 @@ static int open_stream(struct origin *o)
     return o->upgrade || end ? KV_OK : push_early(o);
 }
 
-/* The same request over HTTP/1.1. What was given so far waits in `early`, because there was no stream. */
+/* The same request over HTTP/1.1. What was given so far waits in `early`, because there is no stream; on a second try
+ * some of it has been told as left before, and what is owed stays as it is. */
 static int to_http1(struct origin *o)
 {
     struct chain early = o->early;
     struct head *trailers = o->request_trailers;
     bool ended = o->request_ended;
+    size_t owed = o->owed;
     struct chunk *chunk;
     origin_mux_leave(&o->seat);
     deadline_cancel(&o->response);
     o->early = (struct chain){0};
     o->request_trailers = NULL;
-    o->owed = 0;
     if (o->framing == HTTP1_LENGTH)
         o->length_left += early.bytes;
     int error = origin_h1_start(o);
     while (!error && (chunk = chain_pop(&early)))
         error = origin_send(o, chunk);
+    o->owed = owed;
     if (!error && ended)
         error = origin_send_end(o, trailers);
     chain_free(&early);

@@ -354,6 +354,28 @@ def test_tls_chooses(shared_server, path, pair):
             visitor.close()
 
 
+def test_a_refused_request_goes_over_http1(shared_server, path, pair):
+    """The service ends HTTP/2 in the middle of the request, which it has not begun with, and speaks HTTP/1.1 from then
+    on. The body is there again, what is left of it too."""
+
+    def echo(sock):
+        source = Bytes(sock)
+        source.until(b"\r\n\r\n")
+        sock.sendall(head_bytes(b"HTTP/1.1 200 OK", [("Content-Length", "16384"), ("Connection", "close")])
+                     + source.exactly(16384))
+
+    service, host = path(tls=pair, alpn=("h2", "http/1.1"), h1=echo)
+    body = Pattern(16384).bytes()
+    with shared_server.visitor(host) as visitor:
+        visitor.send(head_bytes(b"POST / HTTP/1.1", [("Host", host), ("Content-Length", "16384")]) + body[:12000])
+        stream = service.stream()
+        stream.connection.wait(lambda: len(stream.body) == 12000, "most of the body")
+        service.tls.set_alpn_protocols(["http/1.1"])
+        stream.connection.run(lambda h: h.close_connection(last_stream_id=0))
+        visitor.send(body[12000:])
+        assert visitor.response().content == body
+
+
 # ---- upgrades ----
 
 KEY = base64.b64encode(b"0123456789abcdef").decode()
