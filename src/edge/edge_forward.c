@@ -26,24 +26,24 @@ void edge_peer_of(const struct edge *edge, const struct conn *conn, struct edge_
 }
 
 /* The way from the peer to the visitor, who is the peer itself unless that is a trusted proxy. */
-static void find_path(const struct edge_request *request, const struct conn *conn, const struct edge_peer *peer,
+static void find_path(const struct head *head, const struct conn *conn, const struct edge_peer *peer,
                       struct forward_path *path)
 {
     const struct ip ip = ip_of(conn_peer(conn));
     if (peer->trusted) {
-        forward_path_find(request->head, &ip, peer->trusted, path);
+        forward_path_find(head, &ip, peer->trusted, path);
     } else {
         path->hops[0] = ip;
         path->count = 1;
     }
 }
 
-static struct ip visitor_of(const struct edge_request *request, const struct conn *conn, const struct edge_peer *peer)
+static struct ip visitor_of(const struct head *head, const struct conn *conn, const struct edge_peer *peer)
 {
     struct forward_path path = {.count = 0};
     if (!peer->trusted)
         return ip_of(conn_peer(conn));
-    find_path(request, conn, peer, &path);
+    find_path(head, conn, peer, &path);
     return *forward_path_visitor(&path);
 }
 
@@ -69,29 +69,26 @@ void edge_hold_drop(struct edge *edge, struct edge_hold *hold)
     hold->held = false;
 }
 
-static bool is_one_too_many(struct edge *edge, const struct edge_request *request, const struct conn *conn,
-                            const struct edge_peer *peer)
-{
-    if (!edge->limit)
-        return false;
-    struct ip visitor = visitor_of(request, conn, peer);
-    if (edge_limit_request(edge->limit, &visitor, worker_now(conn_worker(conn))))
-        return false;
-    edge_counter_add(&edge_local(edge)->requests_limited, 1);
-    return true;
-}
-
-enum close_reason edge_admit(struct edge *edge, const struct edge_request *request, const struct conn *conn,
-                             const struct edge_peer *peer, struct address *link)
+enum close_reason edge_admit(struct edge *edge, const struct head *head, const struct conn *conn,
+                             const struct edge_peer *peer)
 {
     struct edge_local *local = edge_local(edge);
     edge_counter_add(&local->requests, 1);
-    if (is_one_too_many(edge, request, conn, peer))
-        return REASON_RATE_LIMITED;
+    if (!edge->limit)
+        return REASON_NONE;
+    struct ip visitor = visitor_of(head, conn, peer);
+    if (edge_limit_request(edge->limit, &visitor, worker_now(conn_worker(conn))))
+        return REASON_NONE;
+    edge_counter_add(&local->requests_limited, 1);
+    return REASON_RATE_LIMITED;
+}
+
+enum close_reason edge_find_tunnel(struct edge *edge, const struct edge_request *request, struct address *link)
+{
     enum close_reason reason = edge_route(edge, request->head->authority, link);
     if (reason != REASON_NONE || request->length <= edge->settings.max_request_body)
         return reason;
-    edge_count_body_limit(local);
+    edge_count_body_limit(edge_local(edge));
     return REASON_BODY_TOO_LARGE;
 }
 
@@ -111,7 +108,7 @@ static struct head *make_head(const struct edge *edge, const struct edge_request
     facts.visitor_address = facts.peer_address;
     memcpy(remote, peer->text, EXCHANGE_REMOTE_LEN);
     if (peer->trusted || edge->settings.forwarded)
-        find_path(request, conn, peer, &path);
+        find_path(request->head, conn, peer, &path);
     if (path.count > 1) {
         const struct ip *ip = forward_path_visitor(&path);
         facts.visitor_address = (struct slice){visitor, ip_format(ip, visitor)};

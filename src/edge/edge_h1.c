@@ -246,7 +246,7 @@ static void begin_exchange(struct edge_h1 *h1, const struct http1_message *m)
         .complete = no_body && !m->upgrade,
     };
     struct address link;
-    enum close_reason reason = edge_admit(h1->edge, &request, h1->conn, &h1->peer, &link);
+    enum close_reason reason = edge_find_tunnel(h1->edge, &request, &link);
     if (reason != REASON_NONE) {
         refuse_request(h1, m, reason);
         return;
@@ -290,11 +290,16 @@ static bool take_head(struct edge_h1 *h1, struct slice *input)
         edge_h1_close(h1, m.reason, m.error);
         return false;
     }
-    if (edge_wait(h1->edge, &h1->waiter, m.head.authority)) {
+    enum close_reason reason = h1->admitted ? REASON_NONE : edge_admit(h1->edge, &m.head, h1->conn, &h1->peer);
+    h1->admitted = reason == REASON_NONE && edge_wait(h1->edge, &h1->waiter, m.head.authority);
+    if (h1->admitted) {
         deadline_arm(edge_h1_worker(h1), &h1->reading, LIMIT_ARRIVAL_MS + LIMIT_HEAD_MS);
         return false;
     }
-    begin_exchange(h1, &m);
+    if (reason == REASON_NONE)
+        begin_exchange(h1, &m);
+    else
+        refuse_request(h1, &m, reason);
     input->data += n;
     input->len -= (size_t)n;
     return !h1->closing;

@@ -37,6 +37,7 @@ struct edge_h1 {
     struct buffer input;            /* bytes not taken yet */
     size_t scanned;
     struct edge_waiter waiter; /* for the tunnel of the head in `input` */
+    bool admitted;             /* that head, which has waited, counts already */
     bool processing, eof, closing;
     bool sent_since;         /* output left since `reading` was armed behind the visitor's end */
     size_t unsent_before;    /* output that waited when `writing` was armed */

@@ -262,7 +262,7 @@ static enum close_reason open_exchange(struct edge_stream *s, const struct edge_
 {
     struct address link;
     struct edge_h2 *h2 = s->h2;
-    enum close_reason reason = edge_admit(h2->edge, request, h2_conn_conn(h2->conn), &h2->peer, &link);
+    enum close_reason reason = edge_find_tunnel(h2->edge, request, &link);
     if (reason == REASON_NONE && edge_open(h2->edge, request, h2_conn_conn(h2->conn), &h2->peer, link, &s->half,
                                            &edge_h2_half_events, s) != KV_OK)
         reason = REASON_INTERNAL;
@@ -307,7 +307,9 @@ static void *begin_stream(struct edge_h2 *h2, struct h2_stream *stream, const st
     enum close_reason reason = REASON_INTERNAL;
     struct edge_stream *s = stream_new(h2, stream, request->head, end);
     if (s)
-        reason = waits(s, request) ? REASON_NONE : open_exchange(s, request);
+        reason = edge_admit(h2->edge, request->head, h2_conn_conn(h2->conn), &h2->peer);
+    if (reason == REASON_NONE && !waits(s, request))
+        reason = open_exchange(s, request);
     if (reason != REASON_NONE) {
         if (!edge_h2_refuse(h2->edge, stream, reason, edge_manner_of(request->head), NULL))
             h2_reset(stream, H2_INTERNAL_ERROR);

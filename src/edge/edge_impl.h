@@ -161,9 +161,12 @@ bool edge_hold_take(struct edge *edge, const struct conn *conn, struct edge_hold
 /* Legal when nothing is held. */
 void edge_hold_drop(struct edge *edge, struct edge_hold *hold);
 
-/* Counts the request and finds its tunnel; REASON_NONE, or why it is to be refused. */
-enum close_reason edge_admit(struct edge *edge, const struct edge_request *request, const struct conn *conn,
-                             const struct edge_peer *peer, struct address *link);
+/* Counts a request that has come and holds it against its visitor's rate; REASON_NONE, or REASON_RATE_LIMITED. Once a
+ * request, before it may wait for its tunnel: places to wait are few. */
+enum close_reason edge_admit(struct edge *edge, const struct head *head, const struct conn *conn,
+                             const struct edge_peer *peer);
+/* Finds the tunnel of a request that was admitted; REASON_NONE, or why it is to be refused. */
+enum close_reason edge_find_tunnel(struct edge *edge, const struct edge_request *request, struct address *link);
 
 /* Opens the exchange. 0 or KV_ENOMEM. */
 int edge_open(const struct edge *edge, const struct edge_request *request, struct conn *conn,

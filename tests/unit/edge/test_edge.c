@@ -18,6 +18,7 @@
 #include "base/chunk.h"
 #include "base/error.h"
 #include "edge/edge.h"
+#include "edge/edge_visit.h"
 #include "http/h2.h"
 #include "io/on_worker.h"
 #include "tunnel/exchange.h"
@@ -162,9 +163,8 @@ static const struct h2_events guest_events = {.data = ignore_data, .end = ignore
 
 /* ---- start and end ----------------------------------------------------------------------------------------------- */
 
-static int start(void **state)
+static int start_with(const struct edge_rates *rates)
 {
-    (void)state;
     sem_t published;
     memset(&tunnel, 0, sizeof(tunnel));
     tunnel.room = 64 * 1024;
@@ -180,6 +180,7 @@ static int start(void **state)
         .registry = registry,
         .base_host = "tnl.test",
         .max_request_body = 1000 * 1000,
+        .rates = *rates,
         .answer_timeout_ms = 60000,
         .head_timeout_ms = 60000,
         .idle_timeout_ms = 60000,
@@ -188,6 +189,18 @@ static int start(void **state)
     });
     on_worker(worker_at(group, 0), claim, &published);
     return wait_for(&published) ? 0 : -1;
+}
+
+static int start(void **state)
+{
+    (void)state;
+    return start_with(&(struct edge_rates){0});
+}
+
+static int start_limited(void **state)
+{
+    (void)state;
+    return start_with(&(struct edge_rates){.requests_per_second = 1});
 }
 
 static void leave(struct worker *worker, void *arg)
@@ -221,12 +234,7 @@ static void accept_visitor(struct worker *worker, void *arg)
 
 static int visit(void)
 {
-    int fds[2];
-    struct timeval patience = {.tv_sec = TEST_PATIENCE_S};
-    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
-    setsockopt(fds[0], SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-    on_worker(worker_at(group, 0), accept_visitor, &fds[1]);
-    return fds[0];
+    return edge_visit(worker_at(group, 0), accept_visitor);
 }
 
 /* Over TCP, which knows resets. */
@@ -243,40 +251,6 @@ static int visit_by_tcp(void)
     on_worker(worker_at(group, 0), accept_visitor, &accepted);
     close(listener);
     return fd;
-}
-
-static void say(int fd, const char *text)
-{
-    assert_int_equal(send(fd, text, strlen(text), MSG_NOSIGNAL), (ssize_t)strlen(text));
-}
-
-/* Reads until `text` has come. */
-static void expect(int fd, const char *text)
-{
-    char seen[65536];
-    size_t len = 0;
-    do {
-        ssize_t n = recv(fd, seen + len, sizeof(seen) - 1 - len, 0);
-        if (n <= 0)
-            fail_msg("ended before '%s': %.*s", text, (int)len, seen);
-        len += (size_t)n;
-        seen[len] = '\0';
-    } while (!strstr(seen, text));
-}
-
-static bool has_ended(int fd)
-{
-    char byte[4096];
-    ssize_t n;
-    while ((n = recv(fd, byte, sizeof(byte), 0)) > 0)
-        continue;
-    return n == 0 || errno == ECONNRESET;
-}
-
-static void nothing(struct worker *worker, void *arg)
-{
-    (void)worker;
-    (void)arg;
 }
 
 /* Sends the same request again and again until the edge takes no more, or `most` bytes have gone. */
@@ -409,16 +383,20 @@ static void visitor_flush(struct visitor *v)
     }
 }
 
-static struct h2_stream *visitor_request(struct visitor *v, const char *method, const char *path, bool end)
+static struct h2_stream *visitor_ask(struct visitor *v, const char *host, const char *method, const char *path,
+                                     bool end)
 {
-    struct head head = {.method = slice_of(method),
-                        .target = slice_of(path),
-                        .scheme = SLICE("http"),
-                        .authority = SLICE("app.tnl.test")};
+    struct head head = {
+        .method = slice_of(method), .target = slice_of(path), .scheme = SLICE("http"), .authority = slice_of(host)};
     struct h2_stream *stream = h2_request(v->session, &head, end, v);
     assert_non_null(stream);
     visitor_flush(v);
     return stream;
+}
+
+static struct h2_stream *visitor_request(struct visitor *v, const char *method, const char *path, bool end)
+{
+    return visitor_ask(v, "app.tnl.test", method, path, end);
 }
 
 static void visitor_end(struct visitor *v)
@@ -477,21 +455,27 @@ static void both_sides_reset_at_once(void **state)
     visitor_end(&v);
 }
 
+/* Reads until so many streams have ended. */
+static void visitor_hear(struct visitor *v, unsigned closed)
+{
+    char bytes[4096];
+    while (v->closed < closed) {
+        ssize_t n = recv(v->fd, bytes, sizeof(bytes), 0);
+        assert_true(n > 0);
+        assert_int_equal(h2_input(v->session, (struct slice){bytes, (size_t)n}), KV_OK);
+        visitor_flush(v);
+    }
+}
+
 static void drops_a_body_that_may_not_be(void **state)
 {
     (void)state;
     struct visitor v;
-    char bytes[4096];
     visitor_start(&v);
     visitor_request(&v, "GET", "/a", true);
     assert_true(wait_for(&tunnel.opened));
     on_worker(worker_at(group, 0), send_answer, &tunnel.halves[0]);
-    while (v.closed == 0) {
-        ssize_t n = recv(v.fd, bytes, sizeof(bytes), 0);
-        assert_true(n > 0);
-        assert_int_equal(h2_input(v.session, (struct slice){bytes, (size_t)n}), KV_OK);
-        visitor_flush(&v);
-    }
+    visitor_hear(&v, 1);
     assert_int_equal(v.status, 204);
     visitor_end(&v);
 }
@@ -597,6 +581,55 @@ static void goes_on_after_a_refused_upgrade(void **state)
     assert_true(wait_for(&tunnel.reset));
 }
 
+/* ---- tunnels that are on their way --------------------------------------------------------------------------------
+ */
+
+static const char for_late[] = "GET / HTTP/1.1\r\nHost: late.tnl.test\r\n\r\n";
+
+static struct edge_counts counted(void)
+{
+    struct edge_counts counts;
+    let_it_read(worker_at(group, 0));
+    edge_count(edge, &counts);
+    return counts;
+}
+
+/* A request over its visitor's rate is refused before it takes a place to wait; one that has waited counts once. */
+static void who_waits_is_within_the_rate(void **state)
+{
+    (void)state;
+    enum {
+        MANY = 64 /* the burst is of five, and a second of a busy machine gives one more */
+    };
+    int fds[MANY];
+    unsigned h1 = 0, h2 = 0;
+    struct visitor v;
+    registry_expect_until(registry, 1000 * TEST_PATIENCE_S, true);
+    do {
+        assert_true(h1 < MANY);
+        fds[h1] = visit();
+        say(fds[h1++], for_late);
+    } while (counted().requests_limited == 0);
+    expect(fds[h1 - 1], "HTTP/1.1 429");
+    visitor_start(&v);
+    do {
+        assert_true(++h2 < MANY);
+        visitor_ask(&v, "late.tnl.test", "GET", "/", true);
+    } while (counted().requests_limited == 1);
+    visitor_hear(&v, 1);
+    assert_int_equal(v.status, 429);
+    assert_int_equal(counted().waited, h1 - 1 + h2 - 1);
+    registry_expect_until(registry, 0, true);
+    for (unsigned i = 0; i < h1 - 1; i++)
+        expect(fds[i], "HTTP/1.1 502");
+    visitor_hear(&v, h2);
+    assert_int_equal(counted().requests, h1 + h2);
+    assert_int_equal(counted().requests_limited, 2);
+    for (unsigned i = 0; i < h1; i++)
+        close(fds[i]);
+    visitor_end(&v);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, start, stop)
@@ -611,6 +644,7 @@ int main(void)
         TEST(cuts_what_is_not_complete),
         TEST(continues_and_limits),
         TEST(goes_on_after_a_refused_upgrade),
+        cmocka_unit_test_setup_teardown(who_waits_is_within_the_rate, start_limited, stop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
