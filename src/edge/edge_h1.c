@@ -428,6 +428,8 @@ void edge_h1_adjust_reading(struct edge_h1 *h1)
 static void after_eof(struct edge_h1 *h1)
 {
     struct edge_exchange *x = h1->exchange;
+    if (edge_waits(&h1->waiter))
+        return; /* its request is whole, and its answer is on the way */
     if (!x) {
         if (h1->input.len == 0 || !edge_h1_is_choked(h1))
             edge_h1_close(h1, REASON_NONE, NULL);

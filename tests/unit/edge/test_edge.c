@@ -594,6 +594,36 @@ static struct edge_counts counted(void)
     return counts;
 }
 
+static void claim_late(struct worker *worker, void *arg)
+{
+    (void)worker;
+    const struct registry_session session = {
+        .subdomain = "late", .session = "s2", .user_id = "u", .link = tunnel.receiver.address};
+    enum registry_verdict verdict;
+    assert_int_equal(registry_claim(registry, &session, false, &verdict, on_published, arg), KV_OK);
+    assert_int_equal(verdict, REGISTRY_CLAIMED);
+}
+
+/* A visitor that says no more after its request waits like any other, and gets its answer. */
+static void a_half_closed_visitor_waits(void **state)
+{
+    (void)state;
+    sem_t published;
+    sem_init(&published, 0, 0);
+    registry_expect_until(registry, 1000 * TEST_PATIENCE_S, true);
+    int fd = visit();
+    say(fd, for_late);
+    assert_int_equal(counted().waited, 1);
+    shutdown(fd, SHUT_WR);
+    let_it_read(worker_at(group, 0));
+    on_worker(worker_at(group, 0), claim_late, &published);
+    assert_true(wait_for(&published) && wait_for(&tunnel.opened));
+    on_worker(worker_at(group, 0), answer_later, &tunnel.halves[0]);
+    expect(fd, "whole");
+    assert_true(has_ended(fd));
+    close(fd);
+}
+
 /* A request over its visitor's rate is refused before it takes a place to wait; one that has waited counts once. */
 static void who_waits_is_within_the_rate(void **state)
 {
@@ -644,6 +674,7 @@ int main(void)
         TEST(cuts_what_is_not_complete),
         TEST(continues_and_limits),
         TEST(goes_on_after_a_refused_upgrade),
+        TEST(a_half_closed_visitor_waits),
         cmocka_unit_test_setup_teardown(who_waits_is_within_the_rate, start_limited, stop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
