@@ -26,6 +26,8 @@ struct redirect {
     struct buffer input; /* of the head, as far as it has come */
     size_t scanned;
     struct deadline deadline; /* to the head's end */
+    struct edge_hold hold;
+    bool proxied; /* its visitor is known with the first bytes */
     struct redirect *prev, *next;
     struct free_node free;
 };
@@ -40,6 +42,7 @@ static void free_redirect(struct free_node *node)
 static void leave(struct redirect *r)
 {
     deadline_cancel(&r->deadline);
+    edge_hold_drop(r->edge, &r->hold);
     DL_DELETE(edge_local(r->edge)->redirects, r);
     r->free.free = free_redirect;
     worker_free_later(conn_worker(r->conn), &r->free);
@@ -108,10 +111,32 @@ static void redirect(struct redirect *r, const struct http1_message *m)
     buffer_free(&location);
 }
 
+static void take_request(struct redirect *r, const struct http1_message *m)
+{
+    struct edge_peer peer;
+    edge_peer_of(r->edge, r->conn, &peer);
+    enum close_reason reason = edge_admit(r->edge, &m->head, r->conn, &peer);
+    if (reason == REASON_NONE)
+        redirect(r, m);
+    else
+        refuse(r, reason, m);
+}
+
+static void turn_away(struct redirect *r)
+{
+    leave(r);
+    conn_abort(r->conn, true);
+}
+
 static void on_data(void *owner, struct slice bytes)
 {
     struct redirect *r = owner;
     struct http1_message m;
+    if (r->proxied && !edge_hold_take(r->edge, r->conn, &r->hold)) {
+        turn_away(r);
+        return;
+    }
+    r->proxied = false;
     if (buffer_append_slice(&r->input, bytes) != KV_OK) {
         leave(r);
         conn_abort(r->conn, false);
@@ -120,11 +145,12 @@ static void on_data(void *owner, struct slice bytes)
     ssize_t n = http1_parse_request(buffer_slice(&r->input), &r->scanned, &m);
     if (n == 0)
         return;
+    if (n > 0) {
+        take_request(r, &m);
+        return;
+    }
     edge_counter_add(&edge_local(r->edge)->requests, 1);
-    if (n > 0)
-        redirect(r, &m);
-    else
-        refuse(r, m.reason, NULL);
+    refuse(r, m.reason, NULL);
 }
 
 static void on_expired(struct deadline *deadline)
@@ -168,7 +194,9 @@ void edge_accept_redirect(struct edge *edge, int fd)
     DL_APPEND(edge_local(edge)->redirects, r);
     r->deadline.expired = on_expired;
     deadline_arm(worker_current(), &r->deadline, LIMIT_HEAD_MS);
-    edge_expect_proxy_header(edge, r->conn);
+    r->proxied = edge_expect_proxy_header(edge, r->conn);
+    if (!r->proxied && !edge_hold_take(edge, r->conn, &r->hold))
+        turn_away(r);
 }
 
 void edge_redirects_close(struct edge *edge)
