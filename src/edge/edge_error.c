@@ -26,10 +26,6 @@ static const struct slice types[] = {
 
 enum edge_body_type edge_wanted_type(const struct head *request)
 {
-    /* Most programs say nothing or, as their last word, anything: no list is weighed for them. */
-    const struct field *accept = head_find_id(request, FIELD_ACCEPT);
-    if (!accept || (slice_equals(accept->value, SLICE("*/*")) && &request->fields[request->count - 1] == accept))
-        return EDGE_TEXT;
     return (enum edge_body_type)accept_choose(request, types, sizeof(types) / sizeof(types[0]));
 }
 

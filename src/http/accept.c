@@ -86,9 +86,20 @@ static bool is_better(struct match a, struct match b)
     return a.place < b.place;
 }
 
+/* Whether Accept is not there, or "any type" and nothing else: so from most programs that are no browser. */
+static bool takes_anything(const struct head *request)
+{
+    for (size_t i = 0; i < request->count; i++)
+        if (field_id(&request->fields[i]) == FIELD_ACCEPT && !slice_equals(request->fields[i].value, SLICE("*/*")))
+            return false;
+    return true;
+}
+
 size_t accept_choose(const struct head *request, const struct slice *offers, size_t count)
 {
     size_t chosen = 0;
+    if (takes_anything(request))
+        return chosen;
     struct match best = best_match(request, offers[0]);
     for (size_t i = 1; i < count; i++) {
         struct match match = best_match(request, offers[i]);

@@ -5,10 +5,10 @@
  *                 ├─ read_plain_head     a request's or response's head without surprises: read in place
  *                 └─ unpack              anything else: protobuf-c, into the arena
  *                    └─ read_body        protobuf-c's struct -> ours, by kind
- *                       └─ read_head     field lines; wire_check_head judges them
+ *                       └─ read_head     field lines; `judge` looks at what nobody judged yet
  *
- * The arena is a short list of blocks that grow; nothing in it is freed before the next message. A link's steady state
- * is one block, and then decoding allocates nothing.
+ * The arena is a short list of blocks that grow; nothing in it is freed before the next message. While a link has
+ * messages to read it is one block and one table of fields; then the link gives both back.
  */
 #include <assert.h>
 #include <stdlib.h>
@@ -105,7 +105,7 @@ static int lend_fields(struct wire_arena *arena, struct head *head)
 }
 
 /* Forgets the message before. A link that needed several blocks gets one of their common size the next time, so that a
- * steady stream of heads allocates nothing. */
+ * run of heads that were read at once allocates once. */
 static void arena_reset(struct wire_arena *arena)
 {
     struct wire_block *block = arena->blocks;

@@ -2,7 +2,7 @@
  * A message on its way out:
  *
  *     wire_encode ── encode_data      wire_data_prefix, the bytes, the suffix
- *                 ├─ encode_head      heads and trailers: judged by wire_check_head, written straight into the buffer
+ *                 ├─ encode_head      heads and trailers: judged if nobody has, written straight into the buffer
  *                 └─ make_body        our struct -> protobuf-c's, on the stack
  *                    pack             gRPC prefix and protobuf-c's bytes, straight into the buffer
  *
