@@ -2,7 +2,7 @@
 # The Debian packages that the project needs, by purpose, and how they are installed. Sourced by ./dev.
 
 declare -A packages=(
-    [build]='cmake ninja-build gcc libc6-dev pkg-config libuv1-dev libnghttp2-dev libssl-dev libprotobuf-c-dev
+    [build]='cmake ninja-build gcc libc6-dev pkg-config libuv1-dev libnghttp2-dev liburing-dev libssl-dev libprotobuf-c-dev
              protobuf-c-compiler libsqlite3-dev libpq-dev libjansson-dev libcyaml-dev libyaml-dev uthash-dev'
     [run]='curl python3'
     [format]='clang-format-14'

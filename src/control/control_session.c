@@ -479,7 +479,7 @@ static void on_hello(struct control_session *s, const struct wire_message *m)
 static void wipe_reads(struct flush_node *node)
 {
     (void)node;
-    secret_wipe(worker_scratch(worker_current()), LIMIT_READ_BYTES);
+    worker_wipe_buffers(worker_current());
     secret_wipe_stack();
 }
 

@@ -1,5 +1,5 @@
-/* The inside of a connection, shared by conn.c (sockets), conn_tls.c (records) and conn_preamble.c (PROXY
- * headers); nobody else includes it. */
+/* The inside of a connection, shared by conn.c (its life), conn_socket.c (reading and writing), conn_tls.c (records) and
+ * conn_preamble.c (PROXY headers); nobody else includes it. */
 #ifndef KV_IO_CONN_IMPL_H
 #define KV_IO_CONN_IMPL_H
 
@@ -7,6 +7,7 @@
 #include <uv.h>
 
 #include "io/conn.h"
+#include "io/transfer.h"
 #include "io/worker.h"
 
 struct conn_preamble;
@@ -21,21 +22,24 @@ enum conn_state {
 };
 
 struct conn {
-    uv_tcp_t tcp;
+    uv_poll_t poll;
+    int watched; /* the UV_ events that `poll` is started for */
     struct worker *worker;
     const struct conn_events *events; /* NULL once the owner has closed */
     void *owner;
     struct conn_tls *tls;           /* NULL: plain */
     struct conn_preamble *preamble; /* NULL: no PROXY header is awaited */
-    struct chain out;               /* ready for the socket */
-    struct pending_write *pending;
+    struct receive receive;         /* its fd is the socket, -1 before there is one and after the end */
+    struct send send;
+    struct chain out;  /* ready for the socket */
+    struct chain kept; /* clear bytes that came with a pause */
     struct flush_node flush;
     struct free_node free;
     struct deadline deadline;
     struct dial *dial;
     char *error_text;
     size_t linger_left, linger_unsent;
-    uint64_t given; /* bytes that libuv or the kernel took since the beginning */
+    uint64_t given; /* bytes that the kernel took since the beginning */
     union {
         struct sockaddr_in v4;
         struct sockaddr_in6 v6;
@@ -44,30 +48,46 @@ struct conn {
     bool dialled;
     bool has_handle;
     bool paused;
-    bool read_ended;
+    bool socket_ended; /* the socket has no more to read */
+    bool read_ended;   /* and the owner has been told */
+    bool blocked;      /* the kernel took less than it was offered: out waits for room */
+    bool broken;       /* libuv has said that the socket is in error */
     bool shutdown_wanted, shutdown_sent;
     bool progressed; /* bytes left since the owner was told */
 };
 
-/* ---- conn.c, for conn_tls.c ------------------------------------------------------------------------------------ */
+/* ---- conn.c, for the others ------------------------------------------------------------------------------------ */
 
+/* Takes the connection apart; nothing is delivered after this. */
+void conn_dispose(struct conn *c);
 /* Ends the connection and tells the owner. text may be NULL. */
 void conn_fail(struct conn *c, int error, const char *text);
+/* Ends the wait for the peer. What it has not taken by now is lost, and must not look complete. */
+void conn_stop_lingering(struct conn *c);
+/* Open for the owner from here on. */
+void conn_become_ready(struct conn *c);
+void conn_remember_peer(struct conn *c, const struct sockaddr *address);
+
+/* ---- conn_socket.c, for the others ----------------------------------------------------------------------------- */
+
+/* Prepares a fresh connection without a socket. */
+void conn_socket_init(struct conn *c);
+/* Takes the socket over and starts to read it. 0; KV_EIO, and then the socket is still the caller's. */
+int conn_socket_open(struct conn *c, int fd);
+/* Has the loop report what the connection waits for, no less. (More is harmless and stops by itself.) */
+void conn_watch(struct conn *c);
 /* Offers what is queued to the kernel once, without a word about the outcome: the last words of one that is to fail. */
 void conn_offer_output(struct conn *c);
 /* Clear bytes for the owner, or for the floor while lingering. */
 void conn_deliver(struct conn *c, struct slice bytes);
 void conn_deliver_eof(struct conn *c);
-/* Open for the owner from here on. */
-void conn_become_ready(struct conn *c);
-void conn_remember_peer(struct conn *c, const struct sockaddr *address);
 
-/* ---- conn_preamble.c, for conn.c ------------------------------------------------------------------------------- */
+/* ---- conn_preamble.c, for conn_socket.c ------------------------------------------------------------------------ */
 
 /* Takes the PROXY header from the front of `bytes`. False when it is not whole yet or the connection has failed. */
 bool conn_preamble_read(struct conn *c, struct slice *bytes);
 
-/* ---- conn_tls.c, for conn.c ------------------------------------------------------------------------------------ */
+/* ---- conn_tls.c, for the others -------------------------------------------------------------------------------- */
 
 struct conn_tls *conn_tls_new(struct tls_context *context, bool server, struct slice server_name);
 void conn_tls_free(struct conn_tls *tls);

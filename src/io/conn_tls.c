@@ -264,7 +264,6 @@ void conn_tls_lay(struct conn *c, struct conn_tls *over, struct slice first)
 void conn_tls_eof(struct conn *c)
 {
     (c->tls->under ? c->tls->under : c->tls)->transport_ended = true;
-    uv_read_stop((uv_stream_t *)&c->tcp);
     conn_tls_read(c, (struct slice){0});
 }
 

@@ -91,12 +91,14 @@ static void flush_all(struct worker *w)
 static void turn_end(struct worker *w)
 {
     deliver_list(w, take_inbox(w));
-    while (w->local_head || w->flush_head) {
+    while (w->local_head || w->flush_head || transfers_want_send(&w->transfers)) {
         struct message *local = w->local_head;
         w->local_head = w->local_tail = NULL;
         deliver_list(w, local);
         if (!w->local_head)
             flush_all(w);
+        if (!w->local_head)
+            transfers_send(&w->transfers);
     }
     while (w->free_head) {
         struct free_node *node = w->free_head;
@@ -112,7 +114,9 @@ static void on_prepare(uv_prepare_t *handle)
 
 static void on_check(uv_check_t *handle)
 {
-    turn_end(handle->data);
+    struct worker *w = handle->data;
+    transfers_receive(&w->transfers);
+    turn_end(w);
 }
 
 /* Nothing to do: being awake is the point, the check phase of this turn takes the inbox. */
@@ -240,6 +244,16 @@ void worker_free_later(struct worker *worker, struct free_node *node)
     worker->free_head = node;
 }
 
+void worker_receive_later(struct worker *worker, struct receive *receive)
+{
+    transfers_receive_later(&worker->transfers, receive);
+}
+
+void worker_send_later(struct worker *worker, struct send *send)
+{
+    transfers_send_later(&worker->transfers, send);
+}
+
 /* ---- small facts ----------------------------------------------------------------------------------------------- */
 
 unsigned worker_count(const struct worker_group *group)
@@ -277,9 +291,9 @@ uint64_t worker_now(const struct worker *worker)
     return uv_now(&worker->loop);
 }
 
-char *worker_scratch(struct worker *worker)
+void worker_wipe_buffers(struct worker *worker)
 {
-    return worker->scratch;
+    transfers_wipe(&worker->transfers);
 }
 
 /* ---- start and end --------------------------------------------------------------------------------------------- */
@@ -288,7 +302,9 @@ static void *thread_main(void *arg)
 {
     struct worker *w = arg;
     current = w;
+    transfers_begin(&w->transfers);
     uv_run(&w->loop, UV_RUN_DEFAULT);
+    transfers_end(&w->transfers);
     pool_drain();
     return NULL;
 }
@@ -355,7 +371,7 @@ static bool dispose(struct worker *w)
     uv_run(&w->loop, UV_RUN_NOWAIT);
     bool closed = uv_loop_close(&w->loop) == 0;
     free(w->slots);
-    free(w->scratch);
+    transfers_free(&w->transfers);
     return closed;
 }
 
@@ -393,11 +409,10 @@ static void grow_watchers(uv_loop_t *loop)
 
 static int start_one(struct worker *w)
 {
-    w->scratch = malloc(LIMIT_READ_BYTES);
-    if (!w->scratch)
+    if (transfers_init(&w->transfers) != KV_OK)
         return KV_ENOMEM;
     if (uv_loop_init(&w->loop) != 0) {
-        free(w->scratch);
+        transfers_free(&w->transfers);
         return KV_EIO;
     }
     grow_watchers(&w->loop);

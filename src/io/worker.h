@@ -4,11 +4,13 @@
  *
  * One turn of the loop:
  *
- *     libuv callbacks ── only queue: bytes into chains, messages to receivers, objects to the free list
- *     turn end        ── deliver messages, flush what became dirty, again until both are empty; then free
+ *     libuv callbacks ── only queue: sockets to receive from, bytes into chains, messages to receivers, objects to free
+ *     receives        ── of all sockets that have something (transfer.h)
+ *     turn end        ── deliver messages, flush what became dirty, send, again until all three are empty; then free
  *
  * The flush at the end of the turn is where writes are coalesced: whatever a connection got during the turn leaves in
- * one system call. Freeing last is what lets a callback end its own object without pulling the rug from its caller.
+ * one piece, and what all of them have to send in as few system calls as the kernel allows. Freeing last is what lets a
+ * callback end its own object without pulling the rug from its caller.
  */
 #ifndef KV_IO_WORKER_H
 #define KV_IO_WORKER_H
@@ -17,6 +19,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct receive;
+struct send;
 struct uv_loop_s;
 struct worker;
 struct worker_group;
@@ -49,9 +53,12 @@ struct uv_loop_s *worker_loop(struct worker *worker);
 /* Milliseconds of the monotonic clock, read once a turn. */
 uint64_t worker_now(const struct worker *worker);
 
-/* LIMIT_READ_BYTES of scratch memory that reads share; its content is valid until the callback it was given to
- * returns. */
-char *worker_scratch(struct worker *worker);
+/* Overwrites the buffers that receives share: what went through them may have been a secret. */
+void worker_wipe_buffers(struct worker *worker);
+
+/* What is received at the beginning of the turn's end, and sent at its end (transfer.h). */
+void worker_receive_later(struct worker *worker, struct receive *receive);
+void worker_send_later(struct worker *worker, struct send *send);
 
 /* Intrusive node of the list of things to flush at the end of the turn. Zeroed when unused. */
 struct flush_node {

@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <uv.h>
 
+#include "io/transfer.h"
 #include "io/worker.h"
 
 #define NO_SLOT UINT32_MAX
@@ -37,7 +38,7 @@ struct worker {
     pthread_t thread;
     unsigned index;
     struct worker_group *group;
-    char *scratch;
+    struct transfers transfers;
     bool gave_up; /* something was still open when patience ended */
 
     struct slot *slots;

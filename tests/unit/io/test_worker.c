@@ -420,7 +420,6 @@ static void knows_where_it_is(struct worker *worker, void *arg)
     assert_ptr_equal(worker_current(), worker);
     assert_ptr_equal(worker_group_of(worker), group);
     assert_ptr_equal(worker_at(group, worker_index(worker)), worker);
-    assert_non_null(worker_scratch(worker));
     assert_int_equal(worker_index(worker), *(unsigned *)arg);
 }
 

@@ -1,0 +1,234 @@
+/* How a turn's transfers are made; transfer.h tells when, and for whom. */
+#include "io/transfer.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#include "base/blake3.h"
+#include "base/chunk.h"
+#include "base/error.h"
+#include "base/limits.h"
+#include "io/ring.h"
+
+#define SMALL_BYTES  4096                /* a request's head, an answer of some KiB */
+#define SMALL_STRIDE (SMALL_BYTES + 320) /* beginnings 4 KiB apart would all want the same few lines of the cache */
+#define LARGE_TURNS  4                   /* large receives of one socket in one turn; the others wait meanwhile */
+#define SEND_SLICES  64                  /* of one send; a 64 KiB turn of 1 KiB answers fits */
+#define BURST_SLICES 256                 /* of all sends in one system call */
+#define BUFFER_BYTES (RING_OPS * SMALL_STRIDE)
+
+_Static_assert(BUFFER_BYTES >= LIMIT_READ_BYTES, "the large buffer is the small ones");
+
+int transfers_init(struct transfers *t)
+{
+    *t = (struct transfers){.buffers = malloc(BUFFER_BYTES)};
+    return t->buffers ? KV_OK : KV_ENOMEM;
+}
+
+void transfers_free(struct transfers *t)
+{
+    free(t->buffers);
+    *t = (struct transfers){0};
+}
+
+void transfers_begin(struct transfers *t)
+{
+    t->ring = ring_open();
+}
+
+void transfers_end(struct transfers *t)
+{
+    ring_close(t->ring);
+    t->ring = NULL;
+}
+
+void transfers_wipe(struct transfers *t)
+{
+    secret_wipe(t->buffers, BUFFER_BYTES);
+}
+
+/* ---- the calls ------------------------------------------------------------------------------------------------- */
+
+static ssize_t call(const struct ring_op *op)
+{
+    ssize_t n;
+    if (!op->is_send) {
+        n = recv(op->fd, op->slices->iov_base, op->slices->iov_len, MSG_DONTWAIT);
+    } else if (op->count == 1) {
+        n = send(op->fd, op->slices->iov_base, op->slices->iov_len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    } else {
+        const struct msghdr head = {.msg_iov = (struct iovec *)op->slices, .msg_iovlen = op->count};
+        n = sendmsg(op->fd, &head, MSG_DONTWAIT | MSG_NOSIGNAL);
+    }
+    return n < 0 ? -errno : n;
+}
+
+/* A ring for one is dearer than its call. One that fails is given up: what it did not do is done without it. */
+static void make(struct transfers *t, struct ring_op *ops, unsigned count)
+{
+    if (t->ring && count > 1) {
+        if (ring_run(t->ring, ops, count))
+            return;
+        ring_close(t->ring);
+        t->ring = NULL;
+    } else {
+        for (unsigned i = 0; i < count; i++)
+            ops[i].result = RING_NOT_DONE;
+    }
+    for (unsigned i = 0; i < count; i++)
+        if (ops[i].result == RING_NOT_DONE)
+            ops[i].result = call(&ops[i]);
+}
+
+/* ---- receiving ------------------------------------------------------------------------------------------------- */
+
+void transfers_receive_later(struct transfers *t, struct receive *receive)
+{
+    if (receive->queued)
+        return;
+    receive->queued = true;
+    receive->next = NULL;
+    if (t->receive_tail)
+        t->receive_tail->next = receive;
+    else
+        t->receive_head = receive;
+    t->receive_tail = receive;
+}
+
+static struct receive *next_receive(struct transfers *t)
+{
+    struct receive *receive = t->receive_head;
+    if (!receive)
+        return NULL;
+    t->receive_head = receive->next;
+    if (!t->receive_head)
+        t->receive_tail = NULL;
+    receive->queued = false;
+    return receive;
+}
+
+static void receive_large(struct transfers *t, struct receive *receive)
+{
+    const struct iovec buffer = {t->buffers, LIMIT_READ_BYTES};
+    for (int turn = 0; turn < LARGE_TURNS && receive->fd >= 0; turn++) {
+        struct ring_op op = {.fd = receive->fd, .slices = &buffer, .count = 1};
+        ssize_t n = call(&op);
+        receive->large = n >= SMALL_BYTES;
+        if (!receive->received(receive, t->buffers, n) || n < LIMIT_READ_BYTES)
+            return;
+    }
+}
+
+/* The small ones of those that are queued, RING_OPS at most. Sockets that turn out to have more follow alone. */
+static void receive_burst(struct transfers *t)
+{
+    struct receive *nodes[RING_OPS], *large[RING_OPS];
+    struct iovec slices[RING_OPS];
+    struct ring_op ops[RING_OPS];
+    unsigned n = 0, n_large = 0;
+    struct receive *receive;
+    while (n < RING_OPS && n_large < RING_OPS && (receive = next_receive(t))) {
+        if (receive->fd < 0)
+            continue;
+        if (receive->large) {
+            large[n_large++] = receive;
+            continue;
+        }
+        slices[n] = (struct iovec){t->buffers + n * SMALL_STRIDE, SMALL_BYTES};
+        ops[n] = (struct ring_op){.fd = receive->fd, .slices = &slices[n], .count = 1};
+        nodes[n++] = receive;
+    }
+    make(t, ops, n);
+    for (unsigned i = 0; i < n; i++) {
+        if (nodes[i]->fd < 0) /* ended by one before it */
+            continue;
+        bool more = nodes[i]->received(nodes[i], slices[i].iov_base, ops[i].result);
+        if (more && ops[i].result == SMALL_BYTES) {
+            nodes[i]->large = true;
+            transfers_receive_later(t, nodes[i]);
+        }
+    }
+    for (unsigned i = 0; i < n_large; i++)
+        receive_large(t, large[i]);
+}
+
+void transfers_receive(struct transfers *t)
+{
+    while (t->receive_head)
+        receive_burst(t);
+}
+
+/* ---- sending --------------------------------------------------------------------------------------------------- */
+
+void transfers_send_later(struct transfers *t, struct send *send)
+{
+    if (send->queued)
+        return;
+    send->queued = true;
+    send->next = NULL;
+    if (t->send_tail)
+        t->send_tail->next = send;
+    else
+        t->send_head = send;
+    t->send_tail = send;
+}
+
+static struct send *next_send(struct transfers *t)
+{
+    struct send *send = t->send_head;
+    t->send_head = send->next;
+    if (!t->send_head)
+        t->send_tail = NULL;
+    send->queued = false;
+    return send;
+}
+
+/* The beginning of a chain, in `most` slices at most; *bytes is how much that is. */
+static unsigned gather(const struct chain *chain, struct iovec *slices, unsigned most, size_t *bytes)
+{
+    unsigned n = 0;
+    *bytes = 0;
+    for (struct chunk *c = chain->head; c && n < most; c = c->next) {
+        slices[n++] = (struct iovec){c->data + c->off, c->len};
+        *bytes += c->len;
+    }
+    return n;
+}
+
+static void send_burst(struct transfers *t)
+{
+    struct send *nodes[RING_OPS];
+    struct ring_op ops[RING_OPS];
+    size_t offered[RING_OPS];
+    struct iovec slices[BURST_SLICES];
+    unsigned n = 0, used = 0;
+    while (t->send_head && n < RING_OPS && used + SEND_SLICES <= BURST_SLICES) {
+        struct send *send = next_send(t);
+        if (send->fd < 0)
+            continue;
+        unsigned count = gather(send->chain, slices + used, SEND_SLICES, &offered[n]);
+        ops[n] = (struct ring_op){.fd = send->fd, .is_send = true, .slices = slices + used, .count = count};
+        nodes[n++] = send;
+        used += count;
+    }
+    make(t, ops, n);
+    for (unsigned i = 0; i < n; i++)
+        if (nodes[i]->fd >= 0)
+            nodes[i]->sent(nodes[i], ops[i].result, offered[i]);
+}
+
+void transfers_send(struct transfers *t)
+{
+    while (t->send_head)
+        send_burst(t);
+}
+
+ssize_t transfers_send_now(int fd, const struct chain *chain)
+{
+    struct iovec slices[SEND_SLICES];
+    size_t bytes;
+    struct ring_op op = {.fd = fd, .is_send = true, .slices = slices};
+    op.count = gather(chain, slices, SEND_SLICES, &bytes);
+    return call(&op);
+}
