@@ -79,6 +79,8 @@ int cli_set_ping(unsigned long *into_ms, const char *value, char *error);
 /* Fills in the defaults of the two for those that are 0 and checks them together. CLI_EXIT_OK, or the exit status, and
  * then the sentence has been printed. */
 int cli_settle_pings(unsigned long *interval_ms, unsigned long *timeout_ms);
+/* --io-uring: "auto" or "off". */
+int cli_set_io_uring(bool *into_off, const char *value, char *error);
 /* "64k", "10M", "1G" (powers of 1024) or plain bytes. */
 int cli_set_bytes(unsigned long long *into, const char *value, char *error);
 

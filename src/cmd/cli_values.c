@@ -102,6 +102,15 @@ int cli_settle_pings(unsigned long *interval_ms, unsigned long *timeout_ms)
                            *interval_ms);
 }
 
+int cli_set_io_uring(bool *into_off, const char *value, char *error)
+{
+    *into_off = strcmp(value, "off") == 0;
+    if (*into_off || strcmp(value, "auto") == 0)
+        return KV_OK;
+    snprintf(error, CLI_ERROR_LEN, "must be auto or off");
+    return KV_EINVAL;
+}
+
 int cli_set_bytes(unsigned long long *into, const char *value, char *error)
 {
     static const struct unit units[] = {{"", 1},

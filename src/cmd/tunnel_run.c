@@ -23,6 +23,7 @@
 #include "client/settings.h"
 #include "io/process.h"
 #include "io/resolve.h"
+#include "io/ring.h"
 #include "io/socket.h"
 #include "io/tls.h"
 #include "io/worker.h"
@@ -238,6 +239,8 @@ int tunnel_run(void *settings)
             },
     };
     process.options.arg = &process;
+    if (run->io_uring_off)
+        ring_forbid();
     status = run_client(&process);
 
     tls_context_free(origin_tls_h1);

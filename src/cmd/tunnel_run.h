@@ -27,7 +27,7 @@ struct tunnel_run {
     unsigned long ping_ms, dead_ms; /* 0: not given */
     enum log_level log_level;
     enum log_format log_format;
-    bool takeover, origin_insecure, has_connect, has_response, has_log_level;
+    bool takeover, origin_insecure, io_uring_off, has_connect, has_response, has_log_level;
 };
 
 extern const struct cli_option tunnel_run_options[];

@@ -144,6 +144,11 @@ static int set_ping_timeout(void *into, const char *value, char *error)
     return cli_set_ping(&((struct tunnel_run *)into)->dead_ms, value, error);
 }
 
+static int set_io_uring(void *into, const char *value, char *error)
+{
+    return cli_set_io_uring(&((struct tunnel_run *)into)->io_uring_off, value, error);
+}
+
 static int set_log_level(void *into, const char *value, char *error)
 {
     struct tunnel_run *run = into;
@@ -230,6 +235,11 @@ const struct cli_option tunnel_run_options[] = {
      .value_name = "TIME",
      .help = "how long nothing may be heard of the server before the client connects anew: 15s unless given",
      .set = set_ping_timeout},
+    {.name = "io-uring",
+     .value_name = "WHEN",
+     .environment = "KAVILO_IO_URING",
+     .help = "auto: many transfers in one system call where the kernel can, or off: auto unless given",
+     .set = set_io_uring},
     {.name = "log-level",
      .value_name = "LEVEL",
      .help = "error, warn, info or debug: info unless given",

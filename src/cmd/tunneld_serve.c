@@ -34,6 +34,7 @@
 #include "io/activation.h"
 #include "io/listener.h"
 #include "io/process.h"
+#include "io/ring.h"
 #include "io/socket.h"
 #include "io/tls.h"
 #include "io/worker.h"
@@ -264,6 +265,8 @@ static void await_clients(struct server *server)
 static int start(struct server *server)
 {
     const struct serve_settings *s = server->settings;
+    if (s->io_uring_off)
+        ring_forbid();
     if (worker_group_start((unsigned)s->workers, &server->group) != KV_OK)
         return cli_failure("the worker threads cannot be started");
     server->store_thread = store_thread_start(server->store);

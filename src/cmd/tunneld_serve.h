@@ -30,6 +30,7 @@ struct serve_settings {
     unsigned long workers;
     struct networks proxy_senders, trusted_proxies;
     bool forwarded;
+    bool io_uring_off;
     enum log_level log_level;
     enum log_format log_format;
     /* "0" means something for these, so being given is noted */

@@ -301,6 +301,11 @@ static int set_workers(void *into, const char *value, char *error)
     return cli_set_unsigned(&s->workers, 1, WORKERS_MAX, value, error);
 }
 
+static int set_io_uring(void *into, const char *value, char *error)
+{
+    return cli_set_io_uring(&((struct serve_settings *)into)->io_uring_off, value, error);
+}
+
 static int set_log_level(void *into, const char *value, char *error)
 {
     struct serve_settings *s = into;
@@ -378,6 +383,8 @@ const struct cli_option serve_options[] = {
     {"database-url", "URL", "DATABASE_URL",
      "sqlite:/path/file.db or postgres://...; a SQLite file of your own unless given", .secret = true,
      .set = set_database},
+    {"io-uring", "WHEN", "KAVILO_IO_URING",
+     "auto or off (auto): many transfers in one system call where the kernel can", .set = set_io_uring},
     {"log-level", "LEVEL", NULL, "error, warn, info or debug (info)", .set = set_log_level},
     {"log-format", "FORMAT", NULL, "text or json (text)", .set = set_log_format},
     {.name = NULL},

@@ -1,6 +1,6 @@
 /*
- * Connections: their life, from accept or dial to the last callback, and what owners ask of them. conn_socket.c reads and
- * writes the socket, conn_tls.c stands between when there is TLS. States and events are told in conn.h.
+ * Connections: their life, from accept or dial to the last callback, and what owners ask of them. conn_socket.c reads
+ * and writes the socket, conn_tls.c stands between when there is TLS. States and events are told in conn.h.
  */
 #include "io/conn.h"
 

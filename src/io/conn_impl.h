@@ -1,5 +1,5 @@
-/* The inside of a connection, shared by conn.c (its life), conn_socket.c (reading and writing), conn_tls.c (records) and
- * conn_preamble.c (PROXY headers); nobody else includes it. */
+/* The inside of a connection, shared by conn.c (its life), conn_socket.c (reading and writing), conn_tls.c (records)
+ * and conn_preamble.c (PROXY headers); nobody else includes it. */
 #ifndef KV_IO_CONN_IMPL_H
 #define KV_IO_CONN_IMPL_H
 

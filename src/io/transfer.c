@@ -9,6 +9,7 @@
 #include "base/chunk.h"
 #include "base/error.h"
 #include "base/limits.h"
+#include "base/log.h"
 #include "io/ring.h"
 
 #define SMALL_BYTES  4096                /* a request's head, an answer of some KiB */
@@ -35,6 +36,7 @@ void transfers_free(struct transfers *t)
 void transfers_begin(struct transfers *t)
 {
     t->ring = ring_open();
+    log_debug("transfers", log_str("by", t->ring ? "io_uring" : "calls"));
 }
 
 void transfers_end(struct transfers *t)

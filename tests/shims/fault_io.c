@@ -6,7 +6,8 @@
  *     EAGAIN, short    reads and writes of non-blocking TCP sockets only: elsewhere the kernel promises more
  *     ECONNABORTED     accepts: the visitor is gone again
  *
- * Nothing is lost or made up, so a program that handles these must be right under any pattern.
+ * Nothing is lost or made up, so a program that handles these must be right under any pattern. There is no io_uring:
+ * what it does passes by the functions of the C library.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -236,6 +237,18 @@ int poll(struct pollfd *fds, nfds_t count, int timeout)
     if (timeout != 0)
         INTERRUPT();
     return real(fds, count, timeout);
+}
+
+struct io_uring;
+struct io_uring_params;
+int io_uring_queue_init_params(unsigned entries, struct io_uring *ring, struct io_uring_params *params);
+
+int io_uring_queue_init_params(unsigned entries, struct io_uring *ring, struct io_uring_params *params)
+{
+    (void)entries;
+    (void)ring;
+    (void)params;
+    return -ENOSYS;
 }
 
 ssize_t getrandom(void *to, size_t size, unsigned flags)

@@ -96,6 +96,7 @@ struct owner {
     atomic_size_t sent_events;
     int closed, error, eofs;
     bool ready_seen, pause_in_data;
+    struct owner *pauses; /* in `data`: another connection's */
     size_t unsent_at_closed;
     size_t to_write; /* in `ready` */
     sem_t ready, data, eof, end;
@@ -119,6 +120,8 @@ static void on_data(void *arg, struct slice bytes)
     o->received += bytes.len;
     if (o->pause_in_data)
         conn_pause(o->conn);
+    if (o->pauses)
+        conn_pause(o->pauses->conn);
     sem_post(&o->data);
 }
 
@@ -362,6 +365,41 @@ static void pauses_reading(void **state)
     assert_int_equal(o.received, 3);
     on_worker(worker(), do_abort, &o);
     close(fds[0]);
+}
+
+static void send_to_two(struct worker *w, void *arg)
+{
+    const int *fds = arg;
+    (void)w;
+    send_text(fds[0], "one");
+    send_text(fds[1], "two");
+}
+
+/* What was taken for a connection together with others is kept when one of those has it paused. */
+static void keeps_what_came_with_a_pause(void **state)
+{
+    (void)state;
+    int first[2], second[2];
+    struct owner a, b;
+    connected_pair(first);
+    connected_pair(second);
+    owner_accept(&a, first[1], NULL);
+    owner_accept(&b, second[1], NULL);
+    a.pauses = &b;
+    on_worker(worker(), send_to_two, (int[]){first[0], second[0]}); /* while the loop waits: one turn finds both */
+    assert_true(wait_for(&a.data));
+    on_worker(worker(), nothing, NULL);
+    assert_int_equal(b.received, 0);
+    a.pauses = NULL;
+    send_text(second[0], "three");
+    on_worker(worker(), do_resume, &b);
+    assert_true(wait_for(&b.data) && wait_for(&b.data));
+    assert_int_equal(b.received, 8);
+    assert_memory_equal(b.first, "twothree", 8);
+    on_worker(worker(), do_abort, &a);
+    on_worker(worker(), do_abort, &b);
+    close(first[0]);
+    close(second[0]);
 }
 
 static void resets(void **state)
@@ -642,6 +680,7 @@ int main(void)
         cmocka_unit_test(counts_what_has_left),
         cmocka_unit_test(ends_each_direction_alone),
         cmocka_unit_test(pauses_reading),
+        cmocka_unit_test(keeps_what_came_with_a_pause),
         cmocka_unit_test(resets),
         cmocka_unit_test(lingers_for_the_peer),
         cmocka_unit_test(gives_up_with_a_reset),
