@@ -160,8 +160,8 @@ def read_profile(path, log):
     return Profile(total, functions, modules, calls)
 
 
-def profile(width, waves):
-    """One run of both programs: {"server": Profile, "client": Profile}."""
+def profile(width, waves, io_uring):
+    """One run of both programs, with --io-uring as given: {"server": Profile, "client": Profile}."""
     with Programs() as programs:
         meeting = Waves(width)
         files = {}
@@ -171,8 +171,9 @@ def profile(width, waves):
             return ["valgrind", "--tool=callgrind", "--trace-syscalls=yes", f"--callgrind-out-file={files[role][0]}",
                     f"--log-file={files[role][1]}"]
 
-        tunnel = programs.server("--max-concurrent=1000", wrap=wrap("server"))
-        programs.client(tunnel, f"http://127.0.0.1:{meeting.port}", wrap=wrap("client"))
+        how = f"--io-uring={io_uring}"
+        tunnel = programs.server("--max-concurrent=1000", how, wrap=wrap("server"))
+        programs.client(tunnel, f"http://127.0.0.1:{meeting.port}", how, wrap=wrap("client"))
         meeting.connect(tunnel)
         for _ in range(waves):
             meeting.run()
@@ -198,9 +199,9 @@ def difference(more, less, requests):
                    per_request(more.modules, less.modules), per_request(more.calls, less.calls))
 
 
-def count(width, waves):
+def count(width, waves, io_uring):
     """{"server": Profile, "client": Profile} of one request, with `width` of them under way together. The first waves,
     which open connections and grow windows, are in both runs."""
     warm = max(2, waves // 4)
-    less, more = profile(width, warm), profile(width, warm + waves)
+    less, more = profile(width, warm, io_uring), profile(width, warm + waves, io_uring)
     return {role: difference(more[role], less[role], waves * width) for role in more}

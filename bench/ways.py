@@ -30,6 +30,8 @@ http {{
   server {{ {listen} location / {{ {location} }} }}
 }}
 """
+# The service costs all ways the same; the less it costs, the more of what is measured is theirs. So files stay open.
+SERVE = "root {folder}; open_file_cache max=16 inactive=1h; open_file_cache_valid 1h;"
 UPSTREAM = "upstream next {{ server 127.0.0.1:{port}; keepalive 512; keepalive_requests 100000000; }}"
 # Bodies are passed on as they come, which is what a tunnel does; nginx by itself would collect uploads in a file.
 PASS = """proxy_pass {scheme}://next; proxy_http_version 1.1; proxy_set_header Host $host; proxy_buffering on;
@@ -81,7 +83,7 @@ def nginx(programs, name, next_port=None, tls=False, next_tls=False, h2=False, c
     certificate(programs)
     port = free_port()
     name = f"{name.replace(' ', '-')}-{programs.number()}"
-    upstream, location = "", f"root {programs.path('www')};"
+    upstream, location = "", SERVE.format(folder=programs.path("www"))
     if next_port:
         upstream = UPSTREAM.format(port=next_port)
         location = PASS.format(scheme="https" if next_tls else "http", connection=connection)
