@@ -14,7 +14,7 @@
 
 #define SMALL_BYTES  4096                /* a request's head, an answer of some KiB */
 #define SMALL_STRIDE (SMALL_BYTES + 320) /* beginnings 4 KiB apart would all want the same few lines of the cache */
-#define LARGE_TURNS  4                   /* large receives of one socket in one turn; the others wait meanwhile */
+#define LARGE_TURNS  16                  /* large receives of one socket in one turn: 1 MiB, then the others */
 #define SEND_SLICES  64                  /* of one send; a 64 KiB turn of 1 KiB answers fits */
 #define BURST_SLICES 256                 /* of all sends in one system call */
 #define BUFFER_BYTES (RING_OPS * SMALL_STRIDE)
