@@ -6,7 +6,7 @@
  *     message                        collecting; chunk capacity is the length, chunk len what has come
  *
  * An error leaves the state as it is: the same call would fail again, and the stream ends anyway. The link is the
- * caller on both sides; it reads from the scratch buffer of its worker, so most messages are handed out in place.
+ * caller on both sides; it is given bytes in a buffer of its worker, so most messages are handed out in place.
  */
 #include "grpc/grpc.h"
 

@@ -1,7 +1,7 @@
 /*
- * A byte-stream connection, plain or TLS: the only place that reads and writes sockets. Reads go through the worker's
- * scratch buffer, so an idle connection holds its struct and nothing else; writes are queued and leave in one system
- * call at the end of the turn.
+ * A byte-stream connection, plain or TLS: the only place that reads and writes sockets. Reads go through buffers of the
+ * worker, so an idle connection holds its struct and nothing else; writes are queued and leave in one piece at the end
+ * of the turn.
  *
  *     conn_accept | conn_dial ── open ── conn_close | conn_abort ── closed (once) ── freed at the end of the turn
  *

@@ -203,7 +203,7 @@ static void read_records(struct conn *c, struct conn_tls *t)
     }
 }
 
-/* What OpenSSL has not taken by the end of a call belongs to the scratch buffer: keep a copy. */
+/* What OpenSSL has not taken by the end of a call belongs to the worker's buffer: keep a copy. */
 static void keep_rest(struct conn *c, struct conn_tls *t)
 {
     if (t->input.len > 0 && chain_append(&t->kept, t->input.data, t->input.len) != KV_OK)
