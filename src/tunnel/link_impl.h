@@ -6,7 +6,9 @@
 #define KV_TUNNEL_LINK_IMPL_H
 
 /* Without memory an element stays outside the table (hh.tbl is NULL) instead of ending the process. */
-#define HASH_NONFATAL_OOM 1
+#define HASH_NONFATAL_OOM             1
+/* Ids count up: a multiplication spreads them over the table. */
+#define HASH_FUNCTION(key, len, hash) ((hash) = (unsigned)(*(const uint64_t *)(key)*0x9e3779b97f4a7c15u >> 32))
 #include <uthash.h>
 #include <utlist.h>
 

@@ -55,7 +55,7 @@ void link_open(struct link *link, struct message *message)
         exchange_refuse(message, why, NULL);
         return;
     }
-    exchange_id(open->id, link->session, ex->id);
+    exchange_id(open->id, link->terms.session, ex->id);
     ex->upgraded = open->head->protocol.len > 0;
     int error = link_has(link, FEATURE_CREDIT) ? KV_OK : link_legacy_adapt(open);
     if (!error)
