@@ -99,7 +99,7 @@ void origin_head_prepare(struct head *head, struct slice host_header, struct sli
     if (te && head_has_token(head, te->name, SLICE("trailers"))) {
         for (size_t i = 0; i < head->count; i++)
             if (field_id(&head->fields[i]) == FIELD_TE)
-                head->fields[i].value = SLICE("trailers");
+                head_set_value(head, i, SLICE("trailers"));
     } else if (te) {
         head_remove_id(head, FIELD_TE);
     }

@@ -46,6 +46,12 @@ enum field_id {
     FIELD_ID_COUNT
 };
 
+/* One bit for each of them, for sets. */
+static inline uint32_t field_bit(enum field_id id)
+{
+    return (uint32_t)1 << id;
+}
+
 /* What a name is, compared without case. Never FIELD_UNREAD. */
 enum field_id field_id_of(struct slice name);
 

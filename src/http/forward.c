@@ -20,6 +20,7 @@ enum kind {
     KIND_DISGUISED,  /* one of the protected ones above, spelt with '_' */
 };
 
+/* KIND_HOP is forward_is_hop_by_hop once more. */
 static const uint8_t kinds[FIELD_ID_COUNT] = {
     [FIELD_PLAIN] = KIND_PLAIN,
     [FIELD_ACCEPT] = KIND_PLAIN,
@@ -53,11 +54,6 @@ static enum kind kind_of(const struct field *field)
     return (enum kind)kinds[field_id(field)];
 }
 
-bool forward_is_hop_by_hop(enum field_id id)
-{
-    return kinds[id] == KIND_HOP;
-}
-
 /* ---- what Connection names ------------------------------------------------------------------------------------- */
 
 struct options {
@@ -68,6 +64,8 @@ struct options {
 static void collect_options(const struct head *head, struct options *options)
 {
     options->count = 0;
+    if (!head_find_id(head, FIELD_CONNECTION))
+        return;
     for (size_t i = 0; i < head->count; i++) {
         if (field_id(&head->fields[i]) != FIELD_CONNECTION)
             continue;
@@ -80,7 +78,7 @@ static void collect_options(const struct head *head, struct options *options)
     }
 }
 
-static bool is_named(const struct options *options, struct slice name)
+static inline bool is_named(const struct options *options, struct slice name)
 {
     for (size_t i = 0; i < options->count; i++)
         if (slice_equals_nocase(options->names[i], name))
@@ -93,6 +91,8 @@ static bool is_named(const struct options *options, struct slice name)
 /* The last field of that kind: behind a trusted proxy the line it wrote itself. Empty if there is none. */
 static struct slice last_value(const struct head *head, enum field_id id)
 {
+    if (!head_find_id(head, id))
+        return (struct slice){0};
     for (size_t i = head->count; i > 0; i--)
         if (field_id(&head->fields[i - 1]) == id)
             return head->fields[i - 1].value;
@@ -203,7 +203,8 @@ static int copy_request_fields(struct head *out, const struct head *request, boo
 static size_t added_text(const struct head *request, const struct forward_facts *facts)
 {
     size_t joined = 0, separators = 2 * (size_t)request->count;
-    for (size_t i = 0; i < request->count; i++)
+    bool joins = facts->peer_trusted || head_find_id(request, FIELD_COOKIE);
+    for (size_t i = 0; joins && i < request->count; i++)
         if (facts->peer_trusted || field_id(&request->fields[i]) == FIELD_COOKIE)
             joined += request->fields[i].value.len;
     size_t addresses = facts->peer_address.len + facts->visitor_address.len + (facts->path ? FORWARDED_MAX : 0);

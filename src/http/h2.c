@@ -164,7 +164,7 @@ static bool request_is_sound(struct head *h)
 {
     bool known_scheme = slice_equals(h->scheme, SLICE("http")) || slice_equals(h->scheme, SLICE("https"));
     bool asterisk = slice_equals(h->target, SLICE("*")) && slice_equals(h->method, SLICE("OPTIONS"));
-    return settle_authority(h) && http_is_authority(h->authority) && http_is_target(h->target) &&
+    return settle_authority(h) && http_split_authority(h->authority, &h->host) && http_is_target(h->target) &&
            http_is_token(h->method) && known_scheme && (h->target.data[0] == '/' || asterisk);
 }
 

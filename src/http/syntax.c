@@ -163,8 +163,7 @@ static bool is_ipv6(struct slice s)
     return inet_pton(AF_INET6, text, &address) == 1;
 }
 
-/* Splits an authority into its host (brackets kept) and tells whether the whole is well-formed. */
-static bool split_authority(struct slice s, struct slice *host)
+bool http_split_authority(struct slice s, struct slice *host)
 {
     if (s.len > 0 && s.data[0] == '[') {
         const char *close = memchr(s.data, ']', s.len);
@@ -180,24 +179,25 @@ static bool split_authority(struct slice s, struct slice *host)
         if (!is_name(*host))
             return false;
     }
-    if (host->len == s.len)
+    size_t end = host->len;
+    if (host->data[end - 1] == '.')
+        host->len--;
+    if (end == s.len)
         return true;
-    return s.data[host->len] == ':' && is_port((struct slice){s.data + host->len + 1, s.len - host->len - 1});
+    return s.data[end] == ':' && is_port((struct slice){s.data + end + 1, s.len - end - 1});
 }
 
 bool http_is_authority(struct slice s)
 {
     struct slice host;
-    return split_authority(s, &host);
+    return http_split_authority(s, &host);
 }
 
 size_t http_host_of(struct slice authority, char *out)
 {
     struct slice host;
-    if (!split_authority(authority, &host))
+    if (!http_split_authority(authority, &host))
         return 0;
-    if (host.data[host.len - 1] == '.')
-        host.len--;
     slice_lower(host, out);
     out[host.len] = '\0';
     return host.len;

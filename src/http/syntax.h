@@ -57,6 +57,9 @@ bool http_is_target(struct slice s);
  * '.', because percent-encoding and sub-delims are no part of any host that can be looked up. */
 bool http_is_authority(struct slice s);
 
+/* The same, and *host is the part in front of the port, without a trailing dot; an IPv6 literal keeps its brackets. */
+bool http_split_authority(struct slice s, struct slice *host);
+
 /* Lower-cases and cuts the port and a trailing dot: "App.Example.com.:8080" -> "app.example.com". An IPv6 literal keeps
  * its brackets. `out` has LIMIT_HOST_BYTES + 1 bytes. Length, or 0 when it is no authority by the rule above. */
 size_t http_host_of(struct slice authority, char *out);
