@@ -81,15 +81,14 @@ bool slice_next_element(struct slice *rest, struct slice *element)
 
 bool slice_to_u64(struct slice s, uint64_t *out)
 {
+    const size_t safe = 19; /* digits, of which none is too many */
     uint64_t value = 0;
 
     if (s.len == 0)
         return false;
     for (size_t i = 0; i < s.len; i++) {
-        if (s.data[i] < '0' || s.data[i] > '9')
-            return false;
         unsigned digit = (unsigned)(s.data[i] - '0');
-        if (value > (UINT64_MAX - digit) / 10)
+        if (digit > 9 || (i >= safe && value > (UINT64_MAX - digit) / 10))
             return false;
         value = value * 10 + digit;
     }
