@@ -34,8 +34,8 @@ int origin_head_framing(const struct head *head, struct origin_framing *out)
         out->framing = HTTP1_CHUNKED;
         return upgrade ? KV_EINVAL : KV_OK;
     }
-    bool found = false;
-    for (size_t i = 0; i < head->count; i++) {
+    bool found = false, told = head_find_id(head, FIELD_CONTENT_LENGTH) != NULL;
+    for (size_t i = 0; told && i < head->count; i++) {
         uint64_t length;
         if (field_id(&head->fields[i]) != FIELD_CONTENT_LENGTH)
             continue;

@@ -99,12 +99,12 @@ static struct slice last_value(const struct head *head, enum field_id id)
     return (struct slice){0};
 }
 
-/* What a trusted peer said in a forwarding field, or what the edge knows. */
-static struct slice told(const struct head *request, const struct forward_facts *facts, enum field_id id,
-                         struct slice known)
+/* What a trusted peer said in a forwarding field, carried, or what the edge knows. */
+static struct slice told(struct head *out, const struct head *request, const struct forward_facts *facts,
+                         enum field_id id, struct slice known)
 {
     struct slice said = facts->peer_trusted ? last_value(request, id) : (struct slice){0};
-    return said.len ? said : known;
+    return said.len ? head_carry(out, said) : known;
 }
 
 /* The visitor's element of what may be a list, one element a proxy. */
@@ -123,21 +123,20 @@ static int add_forwarded(struct head *out, const struct forward_path *path, stru
 
 static int add_forwarding(struct head *out, const struct head *request, const struct forward_facts *facts)
 {
-    struct slice chain = facts->peer_address;
-    if (facts->peer_trusted) {
+    struct slice visitor = head_intern(out, facts->visitor_address), chain = visitor;
+    if (facts->peer_trusted)
         chain = head_intern_joined(out, request, FIELD_X_FORWARDED_FOR, SLICE(", "), facts->peer_address);
-        if (!chain.data)
-            return KV_ELIMIT;
-    }
-    struct slice scheme = told(request, facts, FIELD_X_FORWARDED_PROTO, out->scheme);
-    struct slice host = told(request, facts, FIELD_X_FORWARDED_HOST, out->authority);
-    int error = head_add_id(out, FIELD_X_FORWARDED_FOR, chain);
+    else if (!slice_equals(facts->peer_address, facts->visitor_address))
+        chain = head_intern(out, facts->peer_address);
+    struct slice scheme = told(out, request, facts, FIELD_X_FORWARDED_PROTO, out->scheme);
+    struct slice host = told(out, request, facts, FIELD_X_FORWARDED_HOST, out->authority);
+    int error = head_push_id(out, FIELD_X_FORWARDED_FOR, chain);
     if (!error)
-        error = head_add_id(out, FIELD_X_FORWARDED_PROTO, scheme);
+        error = head_push_id(out, FIELD_X_FORWARDED_PROTO, scheme);
     if (!error)
-        error = head_add_id(out, FIELD_X_FORWARDED_HOST, host);
+        error = head_push_id(out, FIELD_X_FORWARDED_HOST, host);
     if (!error)
-        error = head_add_id(out, FIELD_X_REAL_IP, facts->visitor_address);
+        error = head_push_id(out, FIELD_X_REAL_IP, visitor);
     if (!error && facts->path)
         error = add_forwarded(out, facts->path, host, scheme);
     return error;
@@ -161,7 +160,7 @@ static int add_cookie(struct head *out, const struct head *request, const struct
     if (head_find_id(out, FIELD_COOKIE))
         return 0;
     struct slice joined = head_intern_joined(out, request, FIELD_COOKIE, SLICE("; "), (struct slice){0});
-    return joined.data ? head_add_id(out, FIELD_COOKIE, joined) : KV_ELIMIT;
+    return head_push_id(out, FIELD_COOKIE, joined);
 }
 
 static int copy_request_fields(struct head *out, const struct head *request, bool trusted)
@@ -222,7 +221,7 @@ struct head *forward_request(const struct head *request, const struct forward_fa
     out->authority = head_carry(out, request->authority);
     out->protocol = head_carry(out, request->protocol);
 
-    int error = head_add_id(out, FIELD_HOST, out->authority);
+    int error = head_push_id(out, FIELD_HOST, out->authority);
     if (!error)
         error = copy_request_fields(out, request, facts->peer_trusted);
     const struct field *te = head_find_id(request, FIELD_TE);

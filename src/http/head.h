@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/error.h"
 #include "base/limits.h"
 #include "base/slice.h"
 #include "http/field_name.h"
@@ -108,6 +109,17 @@ int head_add(struct head *h, struct slice name, struct slice value);
 
 /* The same for a field that this program writes itself, under its field_name. */
 int head_add_id(struct head *h, enum field_id id, struct slice value);
+
+/* The same for a value that lies in the owning head already, and was judged. */
+static inline int head_push_id(struct head *h, enum field_id id, struct slice value)
+{
+    struct slice name = field_name(id);
+    if (h->count == h->capacity || !value.data)
+        return KV_ELIMIT;
+    h->loose += name.len;
+    head_push(h, name, value, id);
+    return 0;
+}
 
 /* What the field's name is. */
 static inline enum field_id field_id(const struct field *field)

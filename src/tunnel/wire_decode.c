@@ -234,8 +234,8 @@ static int judge(enum wire_kind kind, struct head *head, struct slice remote_add
         return KV_ELIMIT;
     head->judged = head->judged || wire_check_fields(head);
     /* Two hosts are two opinions about where a request goes (RFC 9112, 3.2). */
-    bool sound =
-        head->judged && wire_check_first_line(kind, head, remote_addr) && !(kind == WIRE_REQUEST_HEAD && hosts > 1);
+    bool sound = head->judged && wire_check_first_line(kind, head, remote_addr, false) &&
+                 !(kind == WIRE_REQUEST_HEAD && hosts > 1);
     return sound ? 0 : KV_EPROTO;
 }
 
@@ -306,9 +306,10 @@ static bool take_fields(struct slice *rest, unsigned char tag, struct head *head
             return false;
         if (!split_short_header(header, &name, &value) && !split_header(header, &name, &value))
             return false;
-        if (!http_is_lower_token(name) || !http_is_field_value(value))
+        enum field_id id = field_id_of_lower(name);
+        if ((!field_is_one_name(id) && !http_is_lower_token(name)) || !http_is_field_value(value))
             return false;
-        push_field(head, name, slice_trim(value), field_id_of_lower(name));
+        push_field(head, name, slice_trim(value), id);
     } while (take_tag(&in, tag));
     *rest = in;
     return true;

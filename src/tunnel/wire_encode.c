@@ -300,9 +300,11 @@ static struct measure measure(const struct wire_message *message, const struct o
 {
     const struct head *head = out->head;
     struct measure m = {.text = head->method.len + head->target.len + out->remote_addr.len};
-    measure_fields(out->before, out->before_count, &m);
     measure_fields(head->fields, head->count, &m);
-    measure_fields(out->behind, out->behind_count, &m);
+    if (out->before_count > 0 || out->behind_count > 0) {
+        measure_fields(out->before, out->before_count, &m);
+        measure_fields(out->behind, out->behind_count, &m);
+    }
     if (message->kind == WIRE_REQUEST_HEAD)
         m.len += member_len(head->method.len) + member_len(head->target.len) + member_len(out->remote_addr.len) +
                  (head->protocol.len > 0 ? 2 : 0);
@@ -365,9 +367,10 @@ static char *put_headers(char *to, char tag, const struct field *fields, unsigne
 
 static char *put_all_headers(char *to, char tag, const struct outgoing *out)
 {
-    to = put_headers(to, tag, out->before, out->before_count, true);
+    if (out->before_count > 0)
+        to = put_headers(to, tag, out->before, out->before_count, true);
     to = put_headers(to, tag, out->head->fields, out->head->count, out->head->lower);
-    return put_headers(to, tag, out->behind, out->behind_count, true);
+    return out->behind_count > 0 ? put_headers(to, tag, out->behind, out->behind_count, true) : to;
 }
 
 static char *put_head(char *to, const struct wire_message *message, const struct outgoing *out)
@@ -401,7 +404,7 @@ static int encode_head(unsigned number, const struct wire_message *message, stru
         return KV_ELIMIT;
     const struct head *head = outgoing.head;
     if (!judge_ours(&outgoing) || (!head->judged && !wire_check_fields(head)) ||
-        !wire_check_first_line(message->kind, head, outgoing.remote_addr) ||
+        !wire_check_first_line(message->kind, head, outgoing.remote_addr, head->judged) ||
         (message->kind == WIRE_REQUEST_HEAD && measured.hosts > 1))
         return KV_EINVAL; /* no peer is to blame for our own head */
 
