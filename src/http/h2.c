@@ -253,10 +253,11 @@ static int on_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
         result = on_headers_frame(s, frame);
         break;
     case NGHTTP2_DATA: {
-        struct h2_stream *stream = find_stream(s, frame->hd.stream_id);
+        bool end = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
+        struct h2_stream *stream = end ? find_stream(s, frame->hd.stream_id) : NULL;
         if (frame->hd.length > frame->data.padlen)
             h2_earn_data(s);
-        if ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM) && stream && stream->user)
+        if (stream && stream->user)
             stream->events->end(stream->user);
         break;
     }
@@ -276,6 +277,7 @@ static int on_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
         }
         break;
     case NGHTTP2_GOAWAY:
+        s->parting = true;
         if (s->events->goaway)
             s->events->goaway(s->owner, frame->goaway.error_code);
         break;
