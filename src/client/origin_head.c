@@ -197,7 +197,8 @@ bool origin_head_is_idempotent(const struct head *head)
 
 uint64_t origin_head_idle_ms(const struct head *answer)
 {
-    struct slice parameters = head_value(answer, SLICE("keep-alive")), parameter;
+    const struct field *keep_alive = head_find_id(answer, FIELD_KEEP_ALIVE);
+    struct slice parameters = keep_alive ? keep_alive->value : (struct slice){0}, parameter;
     uint64_t seconds;
     while (slice_next_element(&parameters, &parameter)) {
         struct slice key = SLICE("timeout=");

@@ -154,6 +154,18 @@ bool http_is_field_value(struct slice s)
     return true;
 }
 
+bool http_is_visible(struct slice s)
+{
+    if (s.len >= 4 && s.len < BLOCK) {
+        block_t bytes = short_block(s);
+        return !any((block_t)((bytes <= ' ') | (bytes > '~')));
+    }
+    for (size_t i = 0; i < s.len; i++)
+        if (s.data[i] <= ' ' || s.data[i] > '~')
+            return false;
+    return true;
+}
+
 bool http_is_target(struct slice s)
 {
     return s.len > 0 && http_span(s, HTTP_CHAR_TARGET) == s.len;

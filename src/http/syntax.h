@@ -49,6 +49,9 @@ bool http_is_lower_token(struct slice s);
 /* No CTL but HTAB, no DEL; bytes above 0x7f pass (obs-text). Empty is fine. */
 bool http_is_field_value(struct slice s);
 
+/* Visible ASCII alone, ' ' not among it; empty is fine. */
+bool http_is_visible(struct slice s);
+
 /* 1*visible ASCII without '#'. */
 bool http_is_target(struct slice s);
 

@@ -98,9 +98,13 @@ void link_make_ready(struct link_exchange *ex)
 static int put_data(struct link_exchange *ex, size_t n, bool end)
 {
     struct chain *outbox = link_outbox(ex->link);
-    char prefix[WIRE_DATA_PREFIX_LEN], suffix[WIRE_DATA_SUFFIX_LEN];
+    char prefix[WIRE_DATA_PREFIX_LEN + WIRE_DATA_SUFFIX_LEN], suffix[WIRE_DATA_SUFFIX_LEN];
     size_t suffix_len;
     size_t prefix_len = wire_data_prefix(ex->link->side, ex->id, n, end, prefix, suffix, &suffix_len);
+    if (n == 0) { /* an end alone is one piece */
+        memcpy(prefix + prefix_len, suffix, suffix_len);
+        return chain_append(outbox, prefix, prefix_len + suffix_len);
+    }
     int error = chain_append(outbox, prefix, prefix_len);
     if (!error)
         error = chain_move(outbox, &ex->backlog, n);

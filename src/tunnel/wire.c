@@ -61,16 +61,6 @@ static bool is_target(struct slice s)
     return s.len > 0 && (s.data[0] == '/' || slice_equals(s, SLICE("*")));
 }
 
-/* Empty or printable ASCII: an address goes into fields and logs. */
-static bool is_address(struct slice s)
-{
-    for (size_t i = 0; i < s.len; i++) {
-        if (s.data[i] <= ' ' || s.data[i] > '~')
-            return false;
-    }
-    return true;
-}
-
 bool wire_check_fields(const struct head *head)
 {
     for (uint16_t i = 0; i < head->count; i++)
@@ -83,7 +73,7 @@ bool wire_check_first_line(enum wire_kind kind, const struct head *head, struct 
 {
     if (kind == WIRE_REQUEST_HEAD)
         return (judged || (http_is_token(head->method) && http_is_target(head->target))) && is_target(head->target) &&
-               is_address(remote_addr);
+               http_is_visible(remote_addr); /* it goes into fields and logs */
     return kind != WIRE_RESPONSE_HEAD || (head->status >= 100 && head->status <= 999);
 }
 
