@@ -20,6 +20,8 @@ static ssize_t read_body(nghttp2_session *ng, int32_t id, uint8_t *buffer, size_
     (void)buffer;
     struct h2_session *s = arg;
     struct h2_stream *stream = source->ptr;
+    if (stream->out.bytes < length && !stream->end_wanted && stream->events->fill && stream->user && !s->muted)
+        stream->events->fill(stream->user);
     if (stream->out.bytes == 0 && !stream->end_wanted && stream->events->writable && stream->user && !s->muted)
         stream->events->writable(stream->user);
     if (stream->out.bytes == 0 && !stream->end_wanted) {

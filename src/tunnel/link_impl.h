@@ -56,7 +56,7 @@ struct link {
     size_t open_bodies;      /* requests whose body we have not ended */
     size_t abandoned_bodies; /* of these: the visitor is gone, and ending would look complete */
     size_t coalesce_bytes;   /* reserved for large chunks */
-    size_t withheld;         /* stream window kept back while an exchange's backlog is too large */
+    size_t withheld;         /* stream window not given back: less than a step of it, unless `stall` is armed */
     struct deadline stall;
 
     struct free_node free;
