@@ -34,7 +34,7 @@ int origin_head_framing(const struct head *head, struct origin_framing *out)
         out->framing = HTTP1_CHUNKED;
         return upgrade ? KV_EINVAL : KV_OK;
     }
-    bool found = false, told = head_find_id(head, FIELD_CONTENT_LENGTH) != NULL;
+    bool found = false, told = !head_lacks(head, FIELD_CONTENT_LENGTH);
     for (size_t i = 0; told && i < head->count; i++) {
         uint64_t length;
         if (field_id(&head->fields[i]) != FIELD_CONTENT_LENGTH)
@@ -68,7 +68,7 @@ static void remove_named_by_connection(struct head *head)
 {
     struct slice names[FORWARD_OPTIONS_MAX];
     size_t count = 0;
-    if (!head_find_id(head, FIELD_CONNECTION))
+    if (head_lacks(head, FIELD_CONNECTION))
         return;
     for (size_t i = 0; i < head->count; i++) {
         struct slice list = head->fields[i].value;

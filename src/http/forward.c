@@ -64,7 +64,7 @@ struct options {
 static void collect_options(const struct head *head, struct options *options)
 {
     options->count = 0;
-    if (!head_find_id(head, FIELD_CONNECTION))
+    if (head_lacks(head, FIELD_CONNECTION))
         return;
     for (size_t i = 0; i < head->count; i++) {
         if (field_id(&head->fields[i]) != FIELD_CONNECTION)
@@ -91,7 +91,7 @@ static inline bool is_named(const struct options *options, struct slice name)
 /* The last field of that kind: behind a trusted proxy the line it wrote itself. Empty if there is none. */
 static struct slice last_value(const struct head *head, enum field_id id)
 {
-    if (!head_find_id(head, id))
+    if (head_lacks(head, id))
         return (struct slice){0};
     for (size_t i = head->count; i > 0; i--)
         if (field_id(&head->fields[i - 1]) == id)
@@ -202,7 +202,7 @@ static int copy_request_fields(struct head *out, const struct head *request, boo
 static size_t added_text(const struct head *request, const struct forward_facts *facts)
 {
     size_t joined = 0, separators = 2 * (size_t)request->count;
-    bool joins = facts->peer_trusted || head_find_id(request, FIELD_COOKIE);
+    bool joins = facts->peer_trusted || !head_lacks(request, FIELD_COOKIE);
     for (size_t i = 0; joins && i < request->count; i++)
         if (facts->peer_trusted || field_id(&request->fields[i]) == FIELD_COOKIE)
             joined += request->fields[i].value.len;

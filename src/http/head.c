@@ -274,7 +274,7 @@ void head_remove(struct head *h, struct slice name)
 void head_remove_id(struct head *h, enum field_id id)
 {
     uint16_t kept = 0;
-    if (h->lacks & field_bit(id))
+    if (head_lacks(h, id))
         return;
     for (uint16_t i = 0; i < h->count; i++)
         if (field_id(&h->fields[i]) != id) {

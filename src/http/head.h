@@ -145,12 +145,19 @@ static inline bool field_is(const struct field *field, struct slice name)
 /* The first field of that name, compared without case, or NULL. */
 const struct field *head_find(const struct head *h, struct slice name);
 
+/* Whether there surely is no field of that kind. False says nothing. */
+static inline bool head_lacks(const struct head *h, enum field_id id)
+{
+    return (h->lacks & field_bit(id)) != 0;
+}
+
+/* head_find_id without asking head_lacks first. */
 const struct field *head_search_id(const struct head *h, enum field_id id);
 
 /* The first field of that kind, or NULL. */
 static inline const struct field *head_find_id(const struct head *h, enum field_id id)
 {
-    return h->lacks & field_bit(id) ? NULL : head_search_id(h, id);
+    return head_lacks(h, id) ? NULL : head_search_id(h, id);
 }
 
 /* Gives a field of the head another value, which is borrowed. */

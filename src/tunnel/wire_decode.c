@@ -153,15 +153,21 @@ static size_t long_varint(struct slice in, size_t most, uint64_t *out)
     return 0;
 }
 
-/* Takes one from the front of *in. Nearly all of them have one byte. */
+/* Takes one from the front of *in. Nearly all of them have one byte, or two. */
 static inline bool take_varint(struct slice *in, size_t most, uint64_t *out)
 {
+    const unsigned char *bytes = (const unsigned char *)in->data;
     uint64_t value;
-    size_t len = 1;
-    if (in->len > 0 && (unsigned char)in->data[0] < 0x80)
-        value = (unsigned char)in->data[0];
-    else if ((len = long_varint(*in, most, &value)) == 0)
+    size_t len;
+    if (in->len > 0 && bytes[0] < 0x80) {
+        value = bytes[0];
+        len = 1;
+    } else if (most >= 2 && in->len >= 2 && bytes[1] < 0x80) {
+        value = (bytes[0] & 0x7fu) | (uint64_t)bytes[1] << 7;
+        len = 2;
+    } else if ((len = long_varint(*in, most, &value)) == 0) {
         return false;
+    }
     *in = (struct slice){in->data + len, in->len - len};
     *out = value;
     return true;
