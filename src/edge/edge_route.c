@@ -26,10 +26,11 @@ struct slice edge_label_of(struct edge *edge, struct slice authority, char host[
 enum close_reason edge_route(struct edge *edge, const struct head *request, struct address *link)
 {
     char host[LIMIT_HOST_BYTES + 1];
-    if (request->host.len == 0 || request->host.len > LIMIT_HOST_BYTES)
+    struct slice asked = head_host(request);
+    if (asked.len == 0 || asked.len > LIMIT_HOST_BYTES)
         return REASON_BAD_REQUEST;
-    slice_lower(request->host, host);
-    struct slice label = edge_subdomain((struct slice){host, request->host.len}, slice_of(edge->settings.base_host));
+    slice_lower(asked, host);
+    struct slice label = edge_subdomain((struct slice){host, asked.len}, slice_of(edge->settings.base_host));
     if (label.len == 0 || !registry_find(edge->settings.registry, label, link))
         return REASON_NO_TUNNEL;
     return REASON_NONE;

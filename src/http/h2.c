@@ -149,14 +149,16 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint
  * 8.3.1). */
 static bool settle_authority(struct head *h)
 {
-    const struct field *host = head_find(h, SLICE("host"));
-    if (!host)
-        return h->authority.len > 0;
-    if (h->authority.len == 0)
+    const struct field *host = head_find_id(h, FIELD_HOST);
+    if (host && h->authority.len == 0)
         h->authority = host->value;
-    else if (!slice_equals_nocase(h->authority, host->value))
+    else if (host && !slice_equals_nocase(h->authority, host->value))
         return false;
-    head_remove(h, SLICE("host"));
+    head_remove_id(h, FIELD_HOST);
+    struct slice name;
+    if (!http_split_authority(h->authority, &name))
+        return false;
+    h->host_len = (uint16_t)name.len;
     return true;
 }
 
@@ -164,8 +166,8 @@ static bool request_is_sound(struct head *h)
 {
     bool known_scheme = slice_equals(h->scheme, SLICE("http")) || slice_equals(h->scheme, SLICE("https"));
     bool asterisk = slice_equals(h->target, SLICE("*")) && slice_equals(h->method, SLICE("OPTIONS"));
-    return settle_authority(h) && http_split_authority(h->authority, &h->host) && http_is_target(h->target) &&
-           http_is_token(h->method) && known_scheme && (h->target.data[0] == '/' || asterisk);
+    return settle_authority(h) && http_is_target(h->target) && http_is_token(h->method) && known_scheme &&
+           (h->target.data[0] == '/' || asterisk);
 }
 
 static struct h2_stream *peer_stream(struct h2_session *s, int32_t id)

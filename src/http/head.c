@@ -97,6 +97,7 @@ struct head *head_copy(const struct head *h, size_t more_fields, size_t more_byt
     copy->scheme = head_carry(copy, h->scheme);
     copy->authority = head_carry(copy, h->authority);
     copy->protocol = head_carry(copy, h->protocol);
+    copy->host_len = h->host_len;
     copy->status = h->status;
     copy->judged = h->judged;
     if (h->block.len > 0 && h->lower && h->loose == 0)

@@ -31,9 +31,9 @@ struct head {
     struct slice target;    /* path and query as sent; "*" or authority-form only where a method has them */
     struct slice scheme;    /* "http" or "https"; empty when unknown */
     struct slice authority; /* Host or :authority, as sent */
-    struct slice host;      /* of a request that was read: its authority without port and trailing dot; else empty */
     struct slice protocol;  /* of an Upgrade ("websocket") or an extended CONNECT (RFC 8441); empty without */
-    uint16_t status;        /* responses */
+    uint16_t host_len; /* of a request that was read: of the authority, without port and trailing dot; 0: not known */
+    uint16_t status;   /* responses */
     uint16_t count;
     uint16_t capacity;
     /* Every name is a token, every value a field value and, in requests, the method a token and the target visible
@@ -64,6 +64,12 @@ static inline void head_push(struct head *h, struct slice name, struct slice val
 {
     h->fields[h->count++] = (struct field){name, value, id};
     h->lacks &= ~field_bit(id);
+}
+
+/* The host that a request was read for, as sent; empty if nobody has split its authority. */
+static inline struct slice head_host(const struct head *h)
+{
+    return (struct slice){h->authority.data, h->host_len};
 }
 
 /* An owning head with room for `fields` fields and `bytes` bytes of text (NULs are added by itself: ask for the text

@@ -342,9 +342,11 @@ static const char *settle_host(struct http1_message *m, const struct control *c)
         return m->http10 ? "HTTP/1.0 request without Host" : "no Host";
     if (c->hosts > 1)
         return "more than one Host";
-    if (!http_split_authority(c->host, &m->head.host))
+    struct slice host;
+    if (!http_split_authority(c->host, &host))
         return "Host is not a host";
     m->head.authority = c->host;
+    m->head.host_len = (uint16_t)host.len;
     return NULL;
 }
 

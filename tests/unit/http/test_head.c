@@ -66,6 +66,7 @@ static void copies_everything(void **state)
     h.target = SLICE("/x");
     h.scheme = SLICE("https");
     h.authority = SLICE("a.example");
+    h.host_len = 9;
     h.protocol = SLICE("websocket");
     h.status = 101;
     assert_int_equal(head_add(&h, SLICE("One"), SLICE("1")), 0);
@@ -80,6 +81,7 @@ static void copies_everything(void **state)
     assert_string_equal(copy->target.data, "/x");
     assert_string_equal(copy->scheme.data, "https");
     assert_string_equal(copy->authority.data, "a.example");
+    assert_text(head_host(copy), "a.example");
     assert_string_equal(copy->protocol.data, "websocket");
     assert_int_equal(copy->status, 101);
     assert_int_equal(copy->count, 2);
