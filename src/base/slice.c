@@ -25,10 +25,28 @@ static uint64_t word_at(const char *data)
     return word;
 }
 
+/* Four to seven letters as one word, some of them twice. */
+static void lower_half_words(struct slice s, char *to)
+{
+    uint32_t halves[2];
+    uint64_t word;
+    memcpy(&halves[0], s.data, sizeof(halves[0]));
+    memcpy(&halves[1], s.data + s.len - sizeof(halves[1]), sizeof(halves[1]));
+    memcpy(&word, halves, sizeof(word));
+    word = word_lower(word);
+    memcpy(halves, &word, sizeof(word));
+    memcpy(to, &halves[0], sizeof(halves[0]));
+    memcpy(to + s.len - sizeof(halves[1]), &halves[1], sizeof(halves[1]));
+}
+
 /* The last word overlaps the one before it: what is lower-cased twice is as it was after the first time. */
 void slice_lower(struct slice s, char *to)
 {
     const size_t step = sizeof(uint64_t);
+    if (s.len >= step / 2 && s.len < step) {
+        lower_half_words(s, to);
+        return;
+    }
     if (s.len < step) {
         for (size_t i = 0; i < s.len; i++)
             to[i] = ascii_lower(s.data[i]);
@@ -81,15 +99,14 @@ bool slice_next_element(struct slice *rest, struct slice *element)
 
 bool slice_to_u64(struct slice s, uint64_t *out)
 {
+    const size_t safe = 19; /* digits, of which none is too many */
     uint64_t value = 0;
 
     if (s.len == 0)
         return false;
     for (size_t i = 0; i < s.len; i++) {
-        if (s.data[i] < '0' || s.data[i] > '9')
-            return false;
         unsigned digit = (unsigned)(s.data[i] - '0');
-        if (value > (UINT64_MAX - digit) / 10)
+        if (digit > 9 || (i >= safe && value > (UINT64_MAX - digit) / 10))
             return false;
         value = value * 10 + digit;
     }

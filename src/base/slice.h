@@ -26,6 +26,41 @@ static inline bool slice_equals(struct slice a, struct slice b)
     return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
 }
 
+typedef uint8_t slice_block __attribute__((vector_size(16))); /* of the compilers; may be two words */
+
+/* Copies s to where there is room for it and returns what is behind it. Heads are written as dozens of texts of a few
+ * bytes, for which a call costs more than they do: so blocks and words, the last of which overlaps the one before it.
+ */
+static inline char *slice_put(char *to, struct slice s)
+{
+    char *end = to + s.len;
+    if (s.len > 2 * sizeof(slice_block)) {
+        memcpy(to, s.data, s.len);
+    } else if (s.len >= sizeof(slice_block)) {
+        slice_block first, last;
+        memcpy(&first, s.data, sizeof(first));
+        memcpy(&last, s.data + s.len - sizeof(last), sizeof(last));
+        memcpy(to, &first, sizeof(first));
+        memcpy(end - sizeof(last), &last, sizeof(last));
+    } else if (s.len >= sizeof(uint64_t)) {
+        uint64_t first, last;
+        memcpy(&first, s.data, sizeof(first));
+        memcpy(&last, s.data + s.len - sizeof(last), sizeof(last));
+        memcpy(to, &first, sizeof(first));
+        memcpy(end - sizeof(last), &last, sizeof(last));
+    } else if (s.len >= sizeof(uint32_t)) {
+        uint32_t first, last;
+        memcpy(&first, s.data, sizeof(first));
+        memcpy(&last, s.data + s.len - sizeof(last), sizeof(last));
+        memcpy(to, &first, sizeof(first));
+        memcpy(end - sizeof(last), &last, sizeof(last));
+    } else {
+        for (const char *from = s.data; to < end; to++, from++)
+            *to = *from;
+    }
+    return end;
+}
+
 /* Copies s with its ASCII capital letters as small ones. `to` has room for s.len bytes and may be s.data itself. */
 void slice_lower(struct slice s, char *to);
 

@@ -34,8 +34,8 @@ int origin_head_framing(const struct head *head, struct origin_framing *out)
         out->framing = HTTP1_CHUNKED;
         return upgrade ? KV_EINVAL : KV_OK;
     }
-    bool found = false;
-    for (size_t i = 0; i < head->count; i++) {
+    bool found = false, told = !head_lacks(head, FIELD_CONTENT_LENGTH);
+    for (size_t i = 0; told && i < head->count; i++) {
         uint64_t length;
         if (field_id(&head->fields[i]) != FIELD_CONTENT_LENGTH)
             continue;
@@ -68,7 +68,7 @@ static void remove_named_by_connection(struct head *head)
 {
     struct slice names[FORWARD_OPTIONS_MAX];
     size_t count = 0;
-    if (!head_find_id(head, FIELD_CONNECTION))
+    if (head_lacks(head, FIELD_CONNECTION))
         return;
     for (size_t i = 0; i < head->count; i++) {
         struct slice list = head->fields[i].value;
@@ -99,7 +99,7 @@ void origin_head_prepare(struct head *head, struct slice host_header, struct sli
     if (te && head_has_token(head, te->name, SLICE("trailers"))) {
         for (size_t i = 0; i < head->count; i++)
             if (field_id(&head->fields[i]) == FIELD_TE)
-                head->fields[i].value = SLICE("trailers");
+                head_set_value(head, i, SLICE("trailers"));
     } else if (te) {
         head_remove_id(head, FIELD_TE);
     }
@@ -197,7 +197,8 @@ bool origin_head_is_idempotent(const struct head *head)
 
 uint64_t origin_head_idle_ms(const struct head *answer)
 {
-    struct slice parameters = head_value(answer, SLICE("keep-alive")), parameter;
+    const struct field *keep_alive = head_find_id(answer, FIELD_KEEP_ALIVE);
+    struct slice parameters = keep_alive ? keep_alive->value : (struct slice){0}, parameter;
     uint64_t seconds;
     while (slice_next_element(&parameters, &parameter)) {
         struct slice key = SLICE("timeout=");

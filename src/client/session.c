@@ -294,10 +294,10 @@ static void on_closed(void *user, uint32_t error_code)
     link_stream_ended(s->link, text);
 }
 
-static void on_writable(void *user)
+static void on_fill(void *user)
 {
     struct session *s = user;
-    link_writable(s->link);
+    link_top_up(s->link);
 }
 
 static void on_pong(void *owner, uint64_t opaque)
@@ -331,7 +331,7 @@ static const struct h2_conn_events h2_conn_events = {
             .data = on_data,
             .end = on_end,
             .closed = on_closed,
-            .writable = on_writable,
+            .fill = on_fill,
             .pong = on_pong,
         },
     .ended = on_h2_ended,

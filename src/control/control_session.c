@@ -582,11 +582,11 @@ static void on_data(void *user, struct slice bytes)
         link_data(s->link, bytes);
 }
 
-static void on_writable(void *user)
+static void on_fill(void *user)
 {
     struct control_session *s = user;
     if (s->state != SESSION_DONE)
-        link_writable(s->link);
+        link_top_up(s->link);
 }
 
 static void on_trailers(void *user, const struct head *trailers)
@@ -600,7 +600,7 @@ const struct h2_events control_stream_events = {
     .trailers = on_trailers,
     .end = on_half_closed,
     .closed = on_stream_closed,
-    .writable = on_writable,
+    .fill = on_fill,
 };
 
 void control_pong(void *user, uint64_t opaque)

@@ -85,7 +85,7 @@ enum close_reason edge_admit(struct edge *edge, const struct head *head, const s
 
 enum close_reason edge_find_tunnel(struct edge *edge, const struct edge_request *request, struct address *link)
 {
-    enum close_reason reason = edge_route(edge, request->head->authority, link);
+    enum close_reason reason = edge_route(edge, request->head, link);
     if (reason != REASON_NONE || request->length <= edge->settings.max_request_body)
         return reason;
     edge_count_body_limit(edge_local(edge));

@@ -46,7 +46,8 @@ static void on_opened(void *owner)
         x->expects_continue = false;
         conn_write_copy(h1->conn, go_on, sizeof(go_on) - 1);
     }
-    edge_h1_resume(h1);
+    if (h1->input.len > 0 || h1->eof) /* it waited for room */
+        edge_h1_resume(h1);
 }
 
 static void on_credit(void *owner, size_t bytes)

@@ -105,8 +105,8 @@ void edge_redirects_close(struct edge *edge);
  * the label points into. */
 struct slice edge_label_of(struct edge *edge, struct slice authority, char host[LIMIT_HOST_BYTES + 1]);
 
-/* The link that serves this authority; REASON_NONE, or why not. */
-enum close_reason edge_route(struct edge *edge, struct slice authority, struct address *link);
+/* The link that serves the host that a request was read for; REASON_NONE, or why not. */
+enum close_reason edge_route(struct edge *edge, const struct head *request, struct address *link);
 
 /* The label in front of the base host; empty for any other host, the base host itself included. Both in the form that
  * http_host_of gives. */

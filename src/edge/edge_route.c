@@ -23,13 +23,14 @@ struct slice edge_label_of(struct edge *edge, struct slice authority, char host[
     return edge_subdomain((struct slice){host, len}, slice_of(edge->settings.base_host));
 }
 
-enum close_reason edge_route(struct edge *edge, struct slice authority, struct address *link)
+enum close_reason edge_route(struct edge *edge, const struct head *request, struct address *link)
 {
     char host[LIMIT_HOST_BYTES + 1];
-    size_t len = http_host_of(authority, host);
-    if (len == 0)
+    struct slice asked = head_host(request);
+    if (asked.len == 0 || asked.len > LIMIT_HOST_BYTES)
         return REASON_BAD_REQUEST;
-    struct slice label = edge_subdomain((struct slice){host, len}, slice_of(edge->settings.base_host));
+    slice_lower(asked, host);
+    struct slice label = edge_subdomain((struct slice){host, asked.len}, slice_of(edge->settings.base_host));
     if (label.len == 0 || !registry_find(edge->settings.registry, label, link))
         return REASON_NO_TUNNEL;
     return REASON_NONE;

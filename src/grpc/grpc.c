@@ -56,10 +56,8 @@ void grpc_prefix(size_t message_len, char out[GRPC_PREFIX_LEN])
 
 static uint32_t prefix_length(const char prefix[GRPC_PREFIX_LEN])
 {
-    uint32_t length = 0;
-    for (int i = 1; i < GRPC_PREFIX_LEN; i++)
-        length = length << 8 | (unsigned char)prefix[i];
-    return length;
+    const unsigned char *length = (const unsigned char *)prefix + 1;
+    return (uint32_t)length[0] << 24 | (uint32_t)length[1] << 16 | (uint32_t)length[2] << 8 | length[3];
 }
 
 /* Copies up to `most` bytes from the front of *input to `out`; returns how many. */
@@ -72,10 +70,26 @@ static size_t take(struct slice *input, char *out, size_t most)
     return n;
 }
 
+/* A message that lies whole in the input, as nearly all do, leaves nothing in the reader. False for any other, and for
+ * what is none. */
+static bool take_whole(const struct grpc_reader *reader, struct slice *input, struct slice *bytes)
+{
+    if (reader->prefix_len > 0 || input->len < GRPC_PREFIX_LEN || input->data[0] != 0)
+        return false;
+    uint32_t length = prefix_length(input->data);
+    if (length > reader->limit || length > input->len - GRPC_PREFIX_LEN)
+        return false;
+    *bytes = (struct slice){input->data + GRPC_PREFIX_LEN, length};
+    *input = (struct slice){bytes->data + length, input->len - GRPC_PREFIX_LEN - length};
+    return true;
+}
+
 int grpc_read(struct grpc_reader *reader, struct slice *input, struct slice *bytes, struct chunk **whole)
 {
-    *bytes = (struct slice){0};
     *whole = NULL;
+    if (take_whole(reader, input, bytes))
+        return 1;
+    *bytes = (struct slice){0};
     if (input->len == 0)
         return 0; /* and no arithmetic on a pointer that may be NULL; an empty message leaves with its prefix */
 

@@ -89,6 +89,8 @@ static bool is_better(struct match a, struct match b)
 /* Whether Accept is not there, or "any type" and nothing else: so from most programs that are no browser. */
 static bool takes_anything(const struct head *request)
 {
+    if (head_lacks(request, FIELD_ACCEPT))
+        return true;
     for (size_t i = 0; i < request->count; i++)
         if (field_id(&request->fields[i]) == FIELD_ACCEPT && !slice_equals(request->fields[i].value, SLICE("*/*")))
             return false;

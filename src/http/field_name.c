@@ -1,71 +1,119 @@
-/* Whole names by their length, so that a name is compared with one or two at most; then beginnings of names. */
+/* Whole names by their length, so that a name is compared with a few at most; then beginnings of names. */
 #include "http/field_name.h"
 
+#include <stdbool.h>
 #include <string.h>
 
-struct known {
-    struct slice name;
-    enum field_id id;
-};
+#define LONGEST_NAME    19
 
-#define KNOWN(literal, what)                                                                                           \
-    {                                                                                                                  \
-        {(literal), sizeof(literal) - 1}, FIELD_##what                                                                 \
+/* With a literal the compiler compares in words and calls nothing. */
+#define IS(literal)     (memcmp(text, literal, sizeof(literal) - 1) == 0)
+#define BEGINS(literal) (len >= sizeof(literal) - 1 && IS(literal))
+
+/* The name that a lower-case text is, by its length. */
+static enum field_id find_whole(const char *text, size_t len)
+{
+    switch (len) {
+    case 2:
+        return IS("te") ? FIELD_TE : FIELD_PLAIN;
+    case 3:
+        return IS("age") ? FIELD_MODIFIER : FIELD_PLAIN;
+    case 4:
+        return IS("host") ? FIELD_HOST : IS("date") || IS("vary") ? FIELD_MODIFIER : FIELD_PLAIN;
+    case 5:
+        return IS("proxy") ? FIELD_PROXY : IS("range") ? FIELD_MODIFIER : FIELD_PLAIN;
+    case 6:
+        return IS("accept")   ? FIELD_ACCEPT
+               : IS("cookie") ? FIELD_COOKIE
+               : IS("expect") ? FIELD_EXPECT
+               : IS("pragma") ? FIELD_MODIFIER
+                              : FIELD_PLAIN;
+    case 7:
+        return IS("upgrade")                                     ? FIELD_UPGRADE
+               : IS("expires") || IS("trailer") || IS("warning") ? FIELD_MODIFIER
+                                                                 : FIELD_PLAIN;
+    case 8:
+        return IS("location") ? FIELD_MODIFIER : FIELD_PLAIN;
+    case 9:
+        return IS("x-real-ip") ? FIELD_X_REAL_IP : IS("forwarded") ? FIELD_FORWARDED : FIELD_PLAIN;
+    case 10:
+        return IS("connection")   ? FIELD_CONNECTION
+               : IS("keep-alive") ? FIELD_KEEP_ALIVE
+               : IS("set-cookie") ? FIELD_MODIFIER
+                                  : FIELD_PLAIN;
+    case 11:
+        return IS("retry-after") ? FIELD_MODIFIER : FIELD_PLAIN;
+    case 12:
+        return IS("content-type") || IS("max-forwards") ? FIELD_MODIFIER : FIELD_PLAIN;
+    case 13:
+        return IS("cache-control") || IS("authorization") || IS("content-range") ? FIELD_MODIFIER : FIELD_PLAIN;
+    case 14:
+        return IS("content-length") ? FIELD_CONTENT_LENGTH : IS("http2-settings") ? FIELD_HTTP2_SETTINGS : FIELD_PLAIN;
+    case 15:
+        return IS("x-forwarded-for") ? FIELD_X_FORWARDED_FOR : FIELD_PLAIN;
+    case 16:
+        return IS("x-forwarded-host")                             ? FIELD_X_FORWARDED_HOST
+               : IS("proxy-connection")                           ? FIELD_PROXY_CONNECTION
+               : IS("content-encoding") || IS("www-authenticate") ? FIELD_MODIFIER
+                                                                  : FIELD_PLAIN;
+    case 17:
+        return IS("x-forwarded-proto")   ? FIELD_X_FORWARDED_PROTO
+               : IS("transfer-encoding") ? FIELD_TRANSFER_ENCODING
+                                         : FIELD_PLAIN;
+    case 18:
+        return IS("proxy-authenticate") ? FIELD_PROXY_AUTHENTICATE : FIELD_PLAIN;
+    case LONGEST_NAME:
+        return IS("proxy-authorization") ? FIELD_PROXY_AUTHORIZATION : FIELD_PLAIN;
+    default:
+        return FIELD_PLAIN;
     }
-
-/* A row ends with an empty entry. */
-#define LONGEST_NAME 19
-static const struct known names[LONGEST_NAME + 1][5] = {
-    [2] = {KNOWN("te", TE)},
-    [3] = {KNOWN("age", MODIFIER)},
-    [4] = {KNOWN("host", HOST), KNOWN("date", MODIFIER), KNOWN("vary", MODIFIER)},
-    [5] = {KNOWN("proxy", PROXY), KNOWN("range", MODIFIER)},
-    [6] = {KNOWN("cookie", COOKIE), KNOWN("expect", EXPECT), KNOWN("pragma", MODIFIER), KNOWN("accept", ACCEPT)},
-    [7] = {KNOWN("upgrade", UPGRADE), KNOWN("expires", MODIFIER), KNOWN("trailer", MODIFIER),
-           KNOWN("warning", MODIFIER)},
-    [8] = {KNOWN("location", MODIFIER)},
-    [9] = {KNOWN("forwarded", FORWARDED), KNOWN("x-real-ip", X_REAL_IP)},
-    [10] = {KNOWN("connection", CONNECTION), KNOWN("keep-alive", KEEP_ALIVE), KNOWN("set-cookie", MODIFIER)},
-    [11] = {KNOWN("retry-after", MODIFIER)},
-    [12] = {KNOWN("content-type", MODIFIER), KNOWN("max-forwards", MODIFIER)},
-    [13] = {KNOWN("authorization", MODIFIER), KNOWN("cache-control", MODIFIER), KNOWN("content-range", MODIFIER)},
-    [14] = {KNOWN("content-length", CONTENT_LENGTH), KNOWN("http2-settings", HTTP2_SETTINGS)},
-    [15] = {KNOWN("x-forwarded-for", X_FORWARDED_FOR)},
-    [16] = {KNOWN("proxy-connection", PROXY_CONNECTION), KNOWN("x-forwarded-host", X_FORWARDED_HOST),
-            KNOWN("content-encoding", MODIFIER), KNOWN("www-authenticate", MODIFIER)},
-    [17] = {KNOWN("transfer-encoding", TRANSFER_ENCODING), KNOWN("x-forwarded-proto", X_FORWARDED_PROTO)},
-    [18] = {KNOWN("proxy-authenticate", PROXY_AUTHENTICATE)},
-    [19] = {KNOWN("proxy-authorization", PROXY_AUTHORIZATION)},
-};
-
-/* Asked after the whole names that they cover. */
-static const struct known beginnings[] = {
-    KNOWN("x-forwarded-", X_FORWARDED_OTHER),
-    KNOWN("kavilo-", KAVILO),
-    KNOWN("if-", MODIFIER),
-    {{NULL, 0}, FIELD_PLAIN},
-};
+}
 
 /* The known name, whole or beginning, that a lower-case text of `len` bytes is; the name it was cut from had `whole`.
  */
 static enum field_id find(const char *text, size_t len, size_t whole)
 {
-    if (whole <= LONGEST_NAME)
-        for (const struct known *known = names[whole]; known->name.len > 0; known++)
-            if (known->name.data[0] == text[0] && memcmp(known->name.data, text, whole) == 0)
-                return known->id;
-    for (const struct known *known = beginnings; known->name.len > 0; known++)
-        if (known->name.data[0] == text[0] && len >= known->name.len &&
-            memcmp(known->name.data, text, known->name.len) == 0)
-            return known->id;
-    return FIELD_PLAIN;
+    enum field_id id = find_whole(text, whole);
+    if (id != FIELD_PLAIN)
+        return id;
+    return BEGINS("x-forwarded-") ? FIELD_X_FORWARDED_OTHER
+           : BEGINS("kavilo-")    ? FIELD_KAVILO
+           : BEGINS("if-")        ? FIELD_MODIFIER
+                                  : FIELD_PLAIN;
+}
+
+#define EVERY(b) (0x0101010101010101u * (b))
+
+static uint64_t word_at(const char *text)
+{
+    uint64_t word;
+    memcpy(&word, text, sizeof(word));
+    return word;
+}
+
+/* Whether a byte of the word is '_': a byte that does not differ from it borrows when one is taken from it. */
+static bool has_underscore(uint64_t word)
+{
+    uint64_t difference = word ^ EVERY('_');
+    return ((difference - EVERY(1)) & ~difference & EVERY(0x80)) != 0;
+}
+
+static bool names_underscore(const char *text, size_t len)
+{
+    const size_t step = sizeof(uint64_t);
+    if (len < step)
+        return memchr(text, '_', len) != NULL;
+    for (size_t i = 0; i + step <= len; i += step)
+        if (has_underscore(word_at(text + i)))
+            return true;
+    return has_underscore(word_at(text + len - step));
 }
 
 /* A name that is none of them may be one of them in disguise. */
 static enum field_id find_disguised(const char *name, size_t len, size_t whole)
 {
     char text[LONGEST_NAME];
-    if (!memchr(name, '_', len))
+    if (!names_underscore(name, len))
         return FIELD_PLAIN;
     for (size_t i = 0; i < len; i++)
         text[i] = (char)(name[i] == '_' ? '-' : name[i]);
@@ -73,9 +121,14 @@ static enum field_id find_disguised(const char *name, size_t len, size_t whole)
     return id == FIELD_PLAIN || id == FIELD_MODIFIER || id == FIELD_ACCEPT ? FIELD_PLAIN : FIELD_DISGUISED;
 }
 
+static size_t looked_at(struct slice name)
+{
+    return name.len < LONGEST_NAME ? name.len : LONGEST_NAME;
+}
+
 enum field_id field_id_of_lower(struct slice name)
 {
-    size_t len = name.len < LONGEST_NAME ? name.len : LONGEST_NAME;
+    size_t len = looked_at(name);
     if (len == 0)
         return FIELD_PLAIN;
     enum field_id id = find(name.data, len, name.len);
@@ -85,12 +138,9 @@ enum field_id field_id_of_lower(struct slice name)
 enum field_id field_id_of(struct slice name)
 {
     char text[LONGEST_NAME];
-    size_t len = name.len < LONGEST_NAME ? name.len : LONGEST_NAME;
-    if (len == 0)
-        return FIELD_PLAIN;
+    size_t len = looked_at(name);
     slice_lower((struct slice){name.data, len}, text);
-    enum field_id id = find(text, len, name.len);
-    return id == FIELD_PLAIN ? find_disguised(text, len, name.len) : id;
+    return field_id_of_lower((struct slice){text, name.len});
 }
 
 struct slice field_name(enum field_id id)

@@ -5,6 +5,7 @@
 #ifndef KV_HTTP_FIELD_NAME_H
 #define KV_HTTP_FIELD_NAME_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/slice.h"
@@ -13,6 +14,7 @@ enum field_id {
     FIELD_UNREAD, /* nobody has looked at the name yet; field_id() of http/head.h does */
     FIELD_PLAIN,  /* no rule speaks of it */
 
+    /* From here to FIELD_FORWARDED one name each. */
     FIELD_HOST,
     FIELD_CONTENT_LENGTH,
     FIELD_COOKIE,
@@ -45,6 +47,18 @@ enum field_id {
 
     FIELD_ID_COUNT
 };
+
+/* Whether there is one name of this kind and no other: whatever was told to be of it is that text, a token. */
+static inline bool field_is_one_name(enum field_id id)
+{
+    return id >= FIELD_HOST && id <= FIELD_FORWARDED;
+}
+
+/* One bit for each of them, for sets. */
+static inline uint32_t field_bit(enum field_id id)
+{
+    return (uint32_t)1 << id;
+}
 
 /* What a name is, compared without case. Never FIELD_UNREAD. */
 enum field_id field_id_of(struct slice name);

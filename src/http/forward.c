@@ -20,6 +20,7 @@ enum kind {
     KIND_DISGUISED,  /* one of the protected ones above, spelt with '_' */
 };
 
+/* KIND_HOP is forward_is_hop_by_hop once more. */
 static const uint8_t kinds[FIELD_ID_COUNT] = {
     [FIELD_PLAIN] = KIND_PLAIN,
     [FIELD_ACCEPT] = KIND_PLAIN,
@@ -53,11 +54,6 @@ static enum kind kind_of(const struct field *field)
     return (enum kind)kinds[field_id(field)];
 }
 
-bool forward_is_hop_by_hop(enum field_id id)
-{
-    return kinds[id] == KIND_HOP;
-}
-
 /* ---- what Connection names ------------------------------------------------------------------------------------- */
 
 struct options {
@@ -68,6 +64,8 @@ struct options {
 static void collect_options(const struct head *head, struct options *options)
 {
     options->count = 0;
+    if (head_lacks(head, FIELD_CONNECTION))
+        return;
     for (size_t i = 0; i < head->count; i++) {
         if (field_id(&head->fields[i]) != FIELD_CONNECTION)
             continue;
@@ -80,7 +78,7 @@ static void collect_options(const struct head *head, struct options *options)
     }
 }
 
-static bool is_named(const struct options *options, struct slice name)
+static inline bool is_named(const struct options *options, struct slice name)
 {
     for (size_t i = 0; i < options->count; i++)
         if (slice_equals_nocase(options->names[i], name))
@@ -93,18 +91,20 @@ static bool is_named(const struct options *options, struct slice name)
 /* The last field of that kind: behind a trusted proxy the line it wrote itself. Empty if there is none. */
 static struct slice last_value(const struct head *head, enum field_id id)
 {
+    if (head_lacks(head, id))
+        return (struct slice){0};
     for (size_t i = head->count; i > 0; i--)
         if (field_id(&head->fields[i - 1]) == id)
             return head->fields[i - 1].value;
     return (struct slice){0};
 }
 
-/* What a trusted peer said in a forwarding field, or what the edge knows. */
-static struct slice told(const struct head *request, const struct forward_facts *facts, enum field_id id,
-                         struct slice known)
+/* What a trusted peer said in a forwarding field, carried, or what the edge knows. */
+static struct slice told(struct head *out, const struct head *request, const struct forward_facts *facts,
+                         enum field_id id, struct slice known)
 {
     struct slice said = facts->peer_trusted ? last_value(request, id) : (struct slice){0};
-    return said.len ? said : known;
+    return said.len ? head_carry(out, said) : known;
 }
 
 /* The visitor's element of what may be a list, one element a proxy. */
@@ -123,21 +123,20 @@ static int add_forwarded(struct head *out, const struct forward_path *path, stru
 
 static int add_forwarding(struct head *out, const struct head *request, const struct forward_facts *facts)
 {
-    struct slice chain = facts->peer_address;
-    if (facts->peer_trusted) {
+    struct slice visitor = head_intern(out, facts->visitor_address), chain = visitor;
+    if (facts->peer_trusted)
         chain = head_intern_joined(out, request, FIELD_X_FORWARDED_FOR, SLICE(", "), facts->peer_address);
-        if (!chain.data)
-            return KV_ELIMIT;
-    }
-    struct slice scheme = told(request, facts, FIELD_X_FORWARDED_PROTO, out->scheme);
-    struct slice host = told(request, facts, FIELD_X_FORWARDED_HOST, out->authority);
-    int error = head_add_id(out, FIELD_X_FORWARDED_FOR, chain);
+    else if (!slice_equals(facts->peer_address, facts->visitor_address))
+        chain = head_intern(out, facts->peer_address);
+    struct slice scheme = told(out, request, facts, FIELD_X_FORWARDED_PROTO, out->scheme);
+    struct slice host = told(out, request, facts, FIELD_X_FORWARDED_HOST, out->authority);
+    int error = head_push_id(out, FIELD_X_FORWARDED_FOR, chain);
     if (!error)
-        error = head_add_id(out, FIELD_X_FORWARDED_PROTO, scheme);
+        error = head_push_id(out, FIELD_X_FORWARDED_PROTO, scheme);
     if (!error)
-        error = head_add_id(out, FIELD_X_FORWARDED_HOST, host);
+        error = head_push_id(out, FIELD_X_FORWARDED_HOST, host);
     if (!error)
-        error = head_add_id(out, FIELD_X_REAL_IP, facts->visitor_address);
+        error = head_push_id(out, FIELD_X_REAL_IP, visitor);
     if (!error && facts->path)
         error = add_forwarded(out, facts->path, host, scheme);
     return error;
@@ -161,7 +160,7 @@ static int add_cookie(struct head *out, const struct head *request, const struct
     if (head_find_id(out, FIELD_COOKIE))
         return 0;
     struct slice joined = head_intern_joined(out, request, FIELD_COOKIE, SLICE("; "), (struct slice){0});
-    return joined.data ? head_add_id(out, FIELD_COOKIE, joined) : KV_ELIMIT;
+    return head_push_id(out, FIELD_COOKIE, joined);
 }
 
 static int copy_request_fields(struct head *out, const struct head *request, bool trusted)
@@ -203,7 +202,8 @@ static int copy_request_fields(struct head *out, const struct head *request, boo
 static size_t added_text(const struct head *request, const struct forward_facts *facts)
 {
     size_t joined = 0, separators = 2 * (size_t)request->count;
-    for (size_t i = 0; i < request->count; i++)
+    bool joins = facts->peer_trusted || !head_lacks(request, FIELD_COOKIE);
+    for (size_t i = 0; joins && i < request->count; i++)
         if (facts->peer_trusted || field_id(&request->fields[i]) == FIELD_COOKIE)
             joined += request->fields[i].value.len;
     size_t addresses = facts->peer_address.len + facts->visitor_address.len + (facts->path ? FORWARDED_MAX : 0);
@@ -221,7 +221,7 @@ struct head *forward_request(const struct head *request, const struct forward_fa
     out->authority = head_carry(out, request->authority);
     out->protocol = head_carry(out, request->protocol);
 
-    int error = head_add_id(out, FIELD_HOST, out->authority);
+    int error = head_push_id(out, FIELD_HOST, out->authority);
     if (!error)
         error = copy_request_fields(out, request, facts->peer_trusted);
     const struct field *te = head_find_id(request, FIELD_TE);

@@ -61,6 +61,13 @@ struct head *forward_trailers(const struct head *trailers);
 
 /* True for a field that must not cross a hop whatever Connection says: Connection, Keep-Alive, Proxy-Connection,
  * Proxy-Authenticate, Proxy-Authorization, TE, Transfer-Encoding, Upgrade, HTTP2-Settings. */
-bool forward_is_hop_by_hop(enum field_id id);
+static inline bool forward_is_hop_by_hop(enum field_id id)
+{
+    const uint32_t hop_by_hop =
+        field_bit(FIELD_CONNECTION) | field_bit(FIELD_KEEP_ALIVE) | field_bit(FIELD_PROXY_CONNECTION) |
+        field_bit(FIELD_PROXY_AUTHENTICATE) | field_bit(FIELD_PROXY_AUTHORIZATION) | field_bit(FIELD_TE) |
+        field_bit(FIELD_TRANSFER_ENCODING) | field_bit(FIELD_UPGRADE) | field_bit(FIELD_HTTP2_SETTINGS);
+    return (hop_by_hop & field_bit(id)) != 0;
+}
 
 #endif

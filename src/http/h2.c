@@ -149,14 +149,16 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint
  * 8.3.1). */
 static bool settle_authority(struct head *h)
 {
-    const struct field *host = head_find(h, SLICE("host"));
-    if (!host)
-        return h->authority.len > 0;
-    if (h->authority.len == 0)
+    const struct field *host = head_find_id(h, FIELD_HOST);
+    if (host && h->authority.len == 0)
         h->authority = host->value;
-    else if (!slice_equals_nocase(h->authority, host->value))
+    else if (host && !slice_equals_nocase(h->authority, host->value))
         return false;
-    head_remove(h, SLICE("host"));
+    head_remove_id(h, FIELD_HOST);
+    struct slice name;
+    if (!http_split_authority(h->authority, &name))
+        return false;
+    h->host_len = (uint16_t)name.len;
     return true;
 }
 
@@ -164,8 +166,8 @@ static bool request_is_sound(struct head *h)
 {
     bool known_scheme = slice_equals(h->scheme, SLICE("http")) || slice_equals(h->scheme, SLICE("https"));
     bool asterisk = slice_equals(h->target, SLICE("*")) && slice_equals(h->method, SLICE("OPTIONS"));
-    return settle_authority(h) && http_is_authority(h->authority) && http_is_target(h->target) &&
-           http_is_token(h->method) && known_scheme && (h->target.data[0] == '/' || asterisk);
+    return settle_authority(h) && http_is_target(h->target) && http_is_token(h->method) && known_scheme &&
+           (h->target.data[0] == '/' || asterisk);
 }
 
 static struct h2_stream *peer_stream(struct h2_session *s, int32_t id)
@@ -253,10 +255,11 @@ static int on_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
         result = on_headers_frame(s, frame);
         break;
     case NGHTTP2_DATA: {
-        struct h2_stream *stream = find_stream(s, frame->hd.stream_id);
+        bool end = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
+        struct h2_stream *stream = end ? find_stream(s, frame->hd.stream_id) : NULL;
         if (frame->hd.length > frame->data.padlen)
             h2_earn_data(s);
-        if ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM) && stream && stream->user)
+        if (stream && stream->user)
             stream->events->end(stream->user);
         break;
     }
@@ -276,6 +279,7 @@ static int on_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
         }
         break;
     case NGHTTP2_GOAWAY:
+        s->parting = true;
         if (s->events->goaway)
             s->events->goaway(s->owner, frame->goaway.error_code);
         break;
@@ -316,7 +320,8 @@ int h2_input(struct h2_session *s, struct slice bytes)
     if (s->muted)
         return KV_OK;
     ssize_t taken = nghttp2_session_mem_recv(s->ng, (const uint8_t *)bytes.data, bytes.len);
-    h2_wake(s);
+    if (s->parting || nghttp2_session_want_write(s->ng)) /* what users queue wakes by itself */
+        h2_wake(s);
     if (s->muted)
         return KV_OK;
     if (taken == NGHTTP2_ERR_NOMEM)

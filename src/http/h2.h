@@ -67,6 +67,9 @@ struct h2_events {
     void (*closed)(void *user, uint32_t error_code);
     /* The stream's output chain is empty and the connection has room: push more into it now, or not. May be NULL. */
     void (*writable)(void *user);
+    /* A frame of the stream is about to be made and has room for more than its output chain holds: push more into it
+     * now, or not. May be NULL. */
+    void (*fill)(void *user);
     /* Some of the stream's output chain has gone into frames. May be NULL. */
     void (*sent)(void *user);
     /* The peer's SETTINGS came and are in force: its first, or later ones. May be NULL. */

@@ -31,6 +31,7 @@ struct h2_session {
     struct bucket allowance;  /* for frames */
     struct bucket resets;     /* that the peer may send */
     bool flooded;
+    bool parting;      /* a GOAWAY went either way: before that no session has finished */
     struct chain *out; /* during h2_output */
     size_t out_limit;
 };

@@ -20,6 +20,8 @@ static ssize_t read_body(nghttp2_session *ng, int32_t id, uint8_t *buffer, size_
     (void)buffer;
     struct h2_session *s = arg;
     struct h2_stream *stream = source->ptr;
+    if (stream->out.bytes < length && !stream->end_wanted && stream->events->fill && stream->user && !s->muted)
+        stream->events->fill(stream->user);
     if (stream->out.bytes == 0 && !stream->end_wanted && stream->events->writable && stream->user && !s->muted)
         stream->events->writable(stream->user);
     if (stream->out.bytes == 0 && !stream->end_wanted) {
@@ -84,6 +86,8 @@ static ssize_t choose_frame_size(nghttp2_session *ng, uint8_t type, int32_t id, 
 static int on_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
 {
     struct h2_session *s = arg;
+    if (frame->hd.type == NGHTTP2_GOAWAY)
+        s->parting = true;
     if (frame->hd.type == NGHTTP2_RST_STREAM)
         h2_spend_reset(s, frame->rst_stream.error_code);
     if (frame->hd.type == NGHTTP2_HEADERS && frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
@@ -130,7 +134,7 @@ int h2_output(struct h2_session *s, struct chain *out, size_t limit)
 
 bool h2_finished(struct h2_session *s)
 {
-    return !nghttp2_session_want_read(s->ng) && !nghttp2_session_want_write(s->ng);
+    return s->parting && !nghttp2_session_want_read(s->ng) && !nghttp2_session_want_write(s->ng);
 }
 
 /* ---- heads going out ------------------------------------------------------------------------------------------- */

@@ -51,11 +51,10 @@ static size_t loose_size(struct slice block, struct slice text)
 /* Text that does not lie in the block: constants, and what was added to a borrowing head. */
 static size_t loose_text(const struct head *h, struct slice block)
 {
-    size_t size = loose_size(block, h->method) + loose_size(block, h->target) + loose_size(block, h->scheme) +
-                  loose_size(block, h->authority) + loose_size(block, h->protocol);
-    for (size_t i = 0; i < h->count; i++)
-        size += loose_size(block, h->fields[i].name) + loose_size(block, h->fields[i].value);
-    return size;
+    if (block.len == 0)
+        return head_text_size(h);
+    return loose_size(block, h->method) + loose_size(block, h->target) + loose_size(block, h->scheme) +
+           loose_size(block, h->authority) + loose_size(block, h->protocol) + h->loose;
 }
 
 struct head *head_derive(const struct head *from, size_t more_fields, size_t more_bytes)
@@ -73,6 +72,21 @@ struct head *head_derive(const struct head *from, size_t more_fields, size_t mor
     return h;
 }
 
+/* All fields of a head whose text lies in its block, in lower case: they lie in the copy as they did there. */
+static void copy_fields(struct head *copy, const struct head *h)
+{
+    char *bytes = copy->bytes;
+    const char *origin = copy->origin.data;
+    for (size_t i = 0; i < h->count; i++) {
+        const struct field *field = &h->fields[i];
+        char *name = bytes + (field->name.data - origin), *value = bytes + (field->value.data - origin);
+        copy->fields[i] = (struct field){{name, field->name.len}, {value, field->value.len}, field->id};
+        name[field->name.len] = value[field->value.len] = '\0';
+    }
+    copy->count = h->count;
+    copy->lacks = h->lacks;
+}
+
 struct head *head_copy(const struct head *h, size_t more_fields, size_t more_bytes)
 {
     struct head *copy = head_derive(h, more_fields, more_bytes);
@@ -83,10 +97,14 @@ struct head *head_copy(const struct head *h, size_t more_fields, size_t more_byt
     copy->scheme = head_carry(copy, h->scheme);
     copy->authority = head_carry(copy, h->authority);
     copy->protocol = head_carry(copy, h->protocol);
+    copy->host_len = h->host_len;
     copy->status = h->status;
     copy->judged = h->judged;
-    for (size_t i = 0; i < h->count; i++)
-        head_carry_field(copy, &h->fields[i]);
+    if (h->block.len > 0 && h->lower && h->loose == 0)
+        copy_fields(copy, h);
+    else
+        for (size_t i = 0; i < h->count; i++)
+            head_carry_field(copy, &h->fields[i]);
     return copy;
 }
 
@@ -166,10 +184,13 @@ static struct slice hold(struct head *h, struct slice value)
     return h->bytes && !lies_in(block_of(h), value) ? head_intern(h, value) : value;
 }
 
-static void push(struct head *h, struct slice name, struct slice value, enum field_id id)
+/* Books what of a new field's text lies elsewhere: in an owning head it is the names that head_add_id gives. */
+static void book_loose(struct head *h, struct slice name, struct slice value, bool interned)
 {
-    h->fields[h->count++] = (struct field){name, value, id};
-    h->judged = false;
+    if (!h->bytes)
+        h->loose += loose_size(h->block, name) + loose_size(h->block, value);
+    else if (!interned)
+        h->loose += name.len;
 }
 
 int head_add(struct head *h, struct slice name, struct slice value)
@@ -189,7 +210,9 @@ int head_add(struct head *h, struct slice name, struct slice value)
             return KV_ELIMIT;
         }
     }
-    push(h, name, value, field_id_of(name));
+    book_loose(h, name, value, true);
+    h->judged = false;
+    head_push(h, name, value, field_id_of(name));
     return 0;
 }
 
@@ -198,11 +221,14 @@ int head_add_id(struct head *h, enum field_id id, struct slice value)
     value = hold(h, value);
     if (h->count == h->capacity || (h->bytes && !value.data))
         return KV_ELIMIT;
-    push(h, field_name(id), value, id);
+    struct slice name = field_name(id);
+    book_loose(h, name, value, false);
+    h->judged = false;
+    head_push(h, name, value, id);
     return 0;
 }
 
-const struct field *head_find_id(const struct head *h, enum field_id id)
+const struct field *head_search_id(const struct head *h, enum field_id id)
 {
     for (size_t i = 0; i < h->count; i++)
         if (field_id(&h->fields[i]) == id)
@@ -249,6 +275,8 @@ void head_remove(struct head *h, struct slice name)
 void head_remove_id(struct head *h, enum field_id id)
 {
     uint16_t kept = 0;
+    if (head_lacks(h, id))
+        return;
     for (uint16_t i = 0; i < h->count; i++)
         if (field_id(&h->fields[i]) != id) {
             if (kept != i)
@@ -256,4 +284,5 @@ void head_remove_id(struct head *h, enum field_id id)
             kept++;
         }
     h->count = kept;
+    h->lacks |= field_bit(id);
 }

@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/error.h"
 #include "base/limits.h"
 #include "base/slice.h"
 #include "http/field_name.h"
@@ -31,17 +32,20 @@ struct head {
     struct slice scheme;    /* "http" or "https"; empty when unknown */
     struct slice authority; /* Host or :authority, as sent */
     struct slice protocol;  /* of an Upgrade ("websocket") or an extended CONNECT (RFC 8441); empty without */
-    uint16_t status;        /* responses */
+    uint16_t host_len; /* of a request that was read: of the authority, without port and trailing dot; 0: not known */
+    uint16_t status;   /* responses */
     uint16_t count;
     uint16_t capacity;
     /* Every name is a token, every value a field value and, in requests, the method a token and the target visible
      * ASCII: whoever read the head has looked at every byte, and writers need not again. head_add takes it back. */
     bool judged;
-    bool lower; /* every name is in lower case: so in owning heads, and in those that the wire brought */
+    bool lower;     /* every name is in lower case: so in owning heads, and in those that the wire brought */
+    uint32_t lacks; /* a bit for each field_id of which there is surely no field; zero knows nothing */
     struct field *fields;
     struct slice block; /* borrowing: the input that the text lies in, constants aside; empty if it is not one piece */
     char *bytes;        /* owning: the string space */
     size_t used, room, size;
+    size_t loose;        /* text of fields that lies neither in the block nor in the string space */
     struct slice origin; /* derived: the block that the string space begins with, to be compared with only */
     bool folds;          /* derived: names have to be lower-cased when they are carried */
 };
@@ -49,7 +53,23 @@ struct head {
 /* A borrowing head over caller's storage, to be filled by a parser. */
 static inline void head_borrow(struct head *h, struct field *storage, uint16_t capacity)
 {
-    *h = (struct head){.fields = storage, .capacity = capacity};
+    *h = (struct head){.fields = storage, .capacity = capacity, .lacks = UINT32_MAX};
+}
+
+_Static_assert(FIELD_ID_COUNT <= 32, "head.lacks has a bit for each");
+
+/* Appends a field whose text lies in the head's block or string space already. There has to be room; for parsers, which
+ * know what the name is and look after `judged`. */
+static inline void head_push(struct head *h, struct slice name, struct slice value, enum field_id id)
+{
+    h->fields[h->count++] = (struct field){name, value, id};
+    h->lacks &= ~field_bit(id);
+}
+
+/* The host that a request was read for, as sent; empty if nobody has split its authority. */
+static inline struct slice head_host(const struct head *h)
+{
+    return (struct slice){h->authority.data, h->host_len};
 }
 
 /* An owning head with room for `fields` fields and `bytes` bytes of text (NULs are added by itself: ask for the text
@@ -77,7 +97,7 @@ struct slice head_intern(struct head *h, struct slice text);
 static inline struct slice head_carry(struct head *h, struct slice text)
 {
     size_t at = (size_t)((uintptr_t)text.data - (uintptr_t)h->origin.data);
-    if (!text.data || at > h->origin.len || text.len > h->origin.len - at)
+    if (at > h->origin.len || text.len > h->origin.len - at)
         return head_intern(h, text);
     h->bytes[at + text.len] = '\0';
     return (struct slice){h->bytes + at, text.len};
@@ -96,19 +116,30 @@ int head_add(struct head *h, struct slice name, struct slice value);
 /* The same for a field that this program writes itself, under its field_name. */
 int head_add_id(struct head *h, enum field_id id, struct slice value);
 
+/* The same for a value that lies in the owning head already, and was judged. */
+static inline int head_push_id(struct head *h, enum field_id id, struct slice value)
+{
+    struct slice name = field_name(id);
+    if (h->count == h->capacity || !value.data)
+        return KV_ELIMIT;
+    h->loose += name.len;
+    head_push(h, name, value, id);
+    return 0;
+}
+
 /* What the field's name is. */
 static inline enum field_id field_id(const struct field *field)
 {
-    return field->id != FIELD_UNREAD ? field->id : field_id_of(field->name);
+    return __builtin_expect(field->id != FIELD_UNREAD, true) ? field->id : field_id_of(field->name);
 }
 
 /* Appends the copy of a field, its name lower-cased, of the head that h is derived from. Each at most once. */
 static inline void head_carry_field(struct head *h, const struct field *field)
 {
-    struct field *copy = &h->fields[h->count++];
-    *copy = (struct field){head_carry(h, field->name), head_carry(h, field->value), field_id(field)};
+    struct slice name = head_carry(h, field->name);
     if (h->folds)
-        slice_lower(copy->name, h->bytes + (copy->name.data - h->bytes));
+        slice_lower(name, h->bytes + (name.data - h->bytes));
+    head_push(h, name, head_carry(h, field->value), field_id(field));
 }
 
 /* Whether a field has that name, compared without case. */
@@ -120,8 +151,28 @@ static inline bool field_is(const struct field *field, struct slice name)
 /* The first field of that name, compared without case, or NULL. */
 const struct field *head_find(const struct head *h, struct slice name);
 
+/* Whether there surely is no field of that kind. False says nothing. */
+static inline bool head_lacks(const struct head *h, enum field_id id)
+{
+    return (h->lacks & field_bit(id)) != 0;
+}
+
+/* head_find_id without asking head_lacks first. */
+const struct field *head_search_id(const struct head *h, enum field_id id);
+
 /* The first field of that kind, or NULL. */
-const struct field *head_find_id(const struct head *h, enum field_id id);
+static inline const struct field *head_find_id(const struct head *h, enum field_id id)
+{
+    return head_lacks(h, id) ? NULL : head_search_id(h, id);
+}
+
+/* Gives a field of the head another value, which is borrowed. */
+static inline void head_set_value(struct head *h, size_t field, struct slice value)
+{
+    h->fields[field].value = value;
+    h->loose += value.len;
+    h->judged = false;
+}
 
 /* The value of the first field of that name; empty data==NULL slice when there is none. */
 struct slice head_value(const struct head *h, struct slice name);

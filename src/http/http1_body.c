@@ -60,6 +60,8 @@ void http1_body_start(struct http1_body *body, enum http1_framing framing, uint6
 
 void http1_body_free(struct http1_body *body)
 {
+    if (body->line.capacity == 0) /* there were no trailers */
+        return;
     buffer_free(&body->line);
     free(body->trailers.fields);
     head_borrow(&body->trailers, NULL, 0);

@@ -140,46 +140,60 @@ static struct place place_unpack(size_t scanned)
     return (struct place){scanned >> 16, scanned & 0xffff};
 }
 
+/* Finds and checks the first line. 1 and *p is behind it; otherwise as parse_lines. */
+static ssize_t parse_first_line(enum side side, struct slice in, size_t start, struct place *p, struct http1_message *m)
+{
+    struct slice rest = {in.data + start, in.len - start};
+    const char *error = NULL;
+    if (rest.len)
+        error = side == REQUEST ? check_request_start(rest) : check_response_start(rest);
+    if (error)
+        return refuse(m, side, error);
+    bool cut = rest.len > FIRST_LINE_MAX + 2;
+    if (cut)
+        in.len = start + FIRST_LINE_MAX + 2;
+    enum http1_line found = http1_line_find(in, &p->at, &error);
+    if (found == HTTP1_LINE_PART)
+        return cut ? refuse_size(m, side, REASON_TARGET_TOO_LONG, "first line is too long") : 0;
+    if (found == HTTP1_LINE_BAD)
+        return refuse(m, side, error);
+    struct slice text = {in.data + start, p->at - start};
+    error = side == REQUEST ? parse_request_line(text, m) : parse_status_line(text, m);
+    if (error)
+        return refuse(m, side, error);
+    p->line = p->at += 2;
+    return 1;
+}
+
 /* Finds the head's end from *p on and checks the lines before it; start is where the first line begins. Lines are
  * stored in *m on the way, which is of use only when *p was the start. Returns as http1_parse_request does. */
 static ssize_t parse_lines(enum side side, struct slice in, size_t start, struct place *p, struct http1_message *m)
 {
-    for (size_t fields = 0;; p->line = p->at) {
-        bool first = p->line == start;
-        struct slice rest = {in.data + start, in.len - start};
+    if (p->line == start) {
+        ssize_t found = parse_first_line(side, in, start, p, m);
+        if (found <= 0)
+            return found;
+    }
+    size_t at = p->at, fields = 0;
+    for (size_t line = p->line;; line = at) {
         const char *error = NULL;
-        if (first && rest.len)
-            error = side == REQUEST ? check_request_start(rest) : check_response_start(rest);
-        if (error)
-            return refuse(m, side, error);
-
-        struct slice window = in;
-        bool cut = first && rest.len > FIRST_LINE_MAX + 2;
-        if (cut)
-            window.len = start + FIRST_LINE_MAX + 2;
-        enum http1_line found = http1_line_find(window, &p->at, &error);
-        if (found == HTTP1_LINE_PART && cut)
-            return refuse_size(m, side, REASON_TARGET_TOO_LONG, "first line is too long");
-        if (found == HTTP1_LINE_PART)
-            return 0;
+        enum http1_line found = http1_line_find(in, &at, &error);
         if (found == HTTP1_LINE_BAD)
             return refuse(m, side, error);
-
-        struct slice text = {in.data + p->line, p->at - p->line};
-        p->at += 2;
-        if (first) {
-            error = side == REQUEST ? parse_request_line(text, m) : parse_status_line(text, m);
-        } else if (text.len == 0) {
-            if (fields > HTTP1_FIELDS_MAX)
-                return refuse_size(m, side, REASON_HEAD_TOO_LARGE, "too many fields");
-            return (ssize_t)p->at;
-        } else {
-            struct field field;
-            if (http1_field_split(text, &field, &error) && ++fields <= HTTP1_FIELDS_MAX)
-                m->fields[m->head.count++] = field;
+        if (found == HTTP1_LINE_PART) {
+            *p = (struct place){line, at};
+            return 0;
         }
-        if (error)
+        struct slice text = {in.data + line, at - line};
+        at += 2;
+        if (text.len == 0)
+            return fields > HTTP1_FIELDS_MAX ? refuse_size(m, side, REASON_HEAD_TOO_LARGE, "too many fields")
+                                             : (ssize_t)at;
+        struct field field;
+        if (!http1_field_split(text, &field, &error))
             return refuse(m, side, error);
+        if (++fields <= HTTP1_FIELDS_MAX)
+            head_push(&m->head, field.name, field.value, field.id);
     }
 }
 
@@ -328,9 +342,11 @@ static const char *settle_host(struct http1_message *m, const struct control *c)
         return m->http10 ? "HTTP/1.0 request without Host" : "no Host";
     if (c->hosts > 1)
         return "more than one Host";
-    if (!http_is_authority(c->host))
+    struct slice host;
+    if (!http_split_authority(c->host, &host))
         return "Host is not a host";
     m->head.authority = c->host;
+    m->head.host_len = (uint16_t)host.len;
     return NULL;
 }
 

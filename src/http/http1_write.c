@@ -13,17 +13,10 @@
 /* Room for everything of a head that is not its own text: version, phrase, framing and connection lines. */
 #define FIXED_MAX 320
 
-static char *put(char *to, struct slice text)
+static inline char *put_field(char *to, struct slice name, struct slice value)
 {
-    if (text.len)
-        memcpy(to, text.data, text.len);
-    return to + text.len;
-}
-
-static char *put_field(char *to, struct slice name, struct slice value)
-{
-    to = put(put(put(to, name), SLICE(": ")), value);
-    return put(to, SLICE("\r\n"));
+    to = slice_put(slice_put(slice_put(to, name), SLICE(": ")), value);
+    return slice_put(to, SLICE("\r\n"));
 }
 
 static char *put_number(char *to, uint64_t number)
@@ -41,11 +34,11 @@ static char *put_number(char *to, uint64_t number)
 static char *put_framing(char *to, enum http1_framing framing, uint64_t length)
 {
     if (framing == HTTP1_CHUNKED)
-        return put(to, SLICE("transfer-encoding: chunked\r\n"));
+        return slice_put(to, SLICE("transfer-encoding: chunked\r\n"));
     if (framing != HTTP1_LENGTH)
         return to;
-    to = put_number(put(to, SLICE("content-length: ")), length);
-    return put(to, SLICE("\r\n"));
+    to = put_number(slice_put(to, SLICE("content-length: ")), length);
+    return slice_put(to, SLICE("\r\n"));
 }
 
 /* Room for all fields of a head, each with its ": " and CRLF. */
@@ -64,9 +57,10 @@ static bool is_left_out(const struct field *field)
 /* Copies the fields that cross a hop and counts Hosts. NULL for a field that could be read as something else. */
 static char *put_fields(char *to, const struct head *head, unsigned *hosts)
 {
+    bool judged = head->judged;
     for (size_t i = 0; i < head->count; i++) {
         const struct field *field = &head->fields[i];
-        if (!head->judged && (!http_is_token(field->name) || !http_is_field_value(field->value)))
+        if (!judged && (!http_is_token(field->name) || !http_is_field_value(field->value)))
             return NULL;
         *hosts += field_id(field) == FIELD_HOST;
         if (!is_left_out(field))
@@ -92,8 +86,8 @@ int http1_write_request(struct buffer *out, const struct head *head, enum http1_
         return error;
 
     char *at = out->data + out->len;
-    at = put(put(at, head->method), SLICE(" "));
-    at = put(put(at, head->target), SLICE(" HTTP/1.1\r\n"));
+    at = slice_put(slice_put(at, head->method), SLICE(" "));
+    at = slice_put(slice_put(at, head->target), SLICE(" HTTP/1.1\r\n"));
     if (!head_find_id(head, FIELD_HOST)) {
         if (!http_is_authority(head->authority))
             return KV_EINVAL;
@@ -106,12 +100,12 @@ int http1_write_request(struct buffer *out, const struct head *head, enum http1_
     at = put_framing(at, framing, length);
     bool te = head_find_id(head, FIELD_TE) != NULL;
     if (is_upgrade(head)) {
-        at = put(at, te ? SLICE("connection: upgrade, te\r\n") : SLICE("connection: upgrade\r\n"));
+        at = slice_put(at, te ? SLICE("connection: upgrade, te\r\n") : SLICE("connection: upgrade\r\n"));
         at = put_field(at, SLICE("upgrade"), head->protocol);
     } else if (te) {
-        at = put(at, SLICE("connection: te\r\n"));
+        at = slice_put(at, SLICE("connection: te\r\n"));
     }
-    at = put(at, SLICE("\r\n"));
+    at = slice_put(at, SLICE("\r\n"));
     out->len = (size_t)(at - out->data);
     return 0;
 }
@@ -119,12 +113,12 @@ int http1_write_request(struct buffer *out, const struct head *head, enum http1_
 static char *put_connection(char *to, const struct head *head, enum http1_framing framing, bool keep_alive, bool http10)
 {
     if (head->status == 101)
-        return put_field(put(to, SLICE("connection: upgrade\r\n")), SLICE("upgrade"), head->protocol);
+        return put_field(slice_put(to, SLICE("connection: upgrade\r\n")), SLICE("upgrade"), head->protocol);
     if (head->status < 200)
         return to;
     if (!keep_alive || framing == HTTP1_UNTIL_CLOSE)
-        return put(to, SLICE("connection: close\r\n"));
-    return http10 ? put(to, SLICE("connection: keep-alive\r\n")) : to;
+        return slice_put(to, SLICE("connection: close\r\n"));
+    return http10 ? slice_put(to, SLICE("connection: keep-alive\r\n")) : to;
 }
 
 int http1_write_response(struct buffer *out, const struct head *head, enum http1_framing framing, uint64_t length,
@@ -143,8 +137,8 @@ int http1_write_response(struct buffer *out, const struct head *head, enum http1
         return error;
 
     char *at = out->data + out->len;
-    at = put_number(put(at, SLICE("HTTP/1.1 ")), status);
-    at = put(put(put(at, SLICE(" ")), slice_of(http_status_phrase(status))), SLICE("\r\n"));
+    at = put_number(slice_put(at, SLICE("HTTP/1.1 ")), status);
+    at = slice_put(slice_put(slice_put(at, SLICE(" ")), slice_of(http_status_phrase(status))), SLICE("\r\n"));
     at = put_fields(at, head, &hosts);
     if (!at)
         return KV_EINVAL;
@@ -154,7 +148,7 @@ int http1_write_response(struct buffer *out, const struct head *head, enum http1
     if (described && described->value.len > 0 && http_span(described->value, HTTP_CHAR_DIGIT) == described->value.len)
         at = put_field(at, SLICE("content-length"), described->value);
     at = put_connection(at, head, framing, keep_alive, http10);
-    at = put(at, SLICE("\r\n"));
+    at = slice_put(at, SLICE("\r\n"));
     out->len = (size_t)(at - out->data);
     return 0;
 }
@@ -178,12 +172,12 @@ int http1_write_last_chunk(struct buffer *out, const struct head *trailers)
     int error = buffer_reserve(out, sizeof("0\r\n\r\n") - 1 + (trailers ? fields_size(trailers) : 0));
     if (error)
         return error;
-    char *at = put(out->data + out->len, SLICE("0\r\n"));
+    char *at = slice_put(out->data + out->len, SLICE("0\r\n"));
     if (trailers)
         at = put_fields(at, trailers, &hosts);
     if (!at)
         return KV_EINVAL;
-    at = put(at, SLICE("\r\n"));
+    at = slice_put(at, SLICE("\r\n"));
     out->len = (size_t)(at - out->data);
     return 0;
 }
@@ -191,79 +185,68 @@ int http1_write_last_chunk(struct buffer *out, const struct head *trailers)
 /* The registry of RFC 9110, 16.2, and the few that everybody knows from elsewhere. */
 const char *http_status_phrase(unsigned status)
 {
-    static const struct {
-        uint16_t status;
-        const char *phrase;
-    } phrases[] = {
-        {100, "Continue"},
-        {101, "Switching Protocols"},
-        {102, "Processing"},
-        {103, "Early Hints"},
-        {200, "OK"},
-        {201, "Created"},
-        {202, "Accepted"},
-        {203, "Non-Authoritative Information"},
-        {204, "No Content"},
-        {205, "Reset Content"},
-        {206, "Partial Content"},
-        {207, "Multi-Status"},
-        {208, "Already Reported"},
-        {226, "IM Used"},
-        {300, "Multiple Choices"},
-        {301, "Moved Permanently"},
-        {302, "Found"},
-        {303, "See Other"},
-        {304, "Not Modified"},
-        {305, "Use Proxy"},
-        {307, "Temporary Redirect"},
-        {308, "Permanent Redirect"},
-        {400, "Bad Request"},
-        {401, "Unauthorized"},
-        {402, "Payment Required"},
-        {403, "Forbidden"},
-        {404, "Not Found"},
-        {405, "Method Not Allowed"},
-        {406, "Not Acceptable"},
-        {407, "Proxy Authentication Required"},
-        {408, "Request Timeout"},
-        {409, "Conflict"},
-        {410, "Gone"},
-        {411, "Length Required"},
-        {412, "Precondition Failed"},
-        {413, "Content Too Large"},
-        {414, "URI Too Long"},
-        {415, "Unsupported Media Type"},
-        {416, "Range Not Satisfiable"},
-        {417, "Expectation Failed"},
-        {421, "Misdirected Request"},
-        {422, "Unprocessable Content"},
-        {423, "Locked"},
-        {424, "Failed Dependency"},
-        {425, "Too Early"},
-        {426, "Upgrade Required"},
-        {428, "Precondition Required"},
-        {429, "Too Many Requests"},
-        {431, "Request Header Fields Too Large"},
-        {451, "Unavailable For Legal Reasons"},
-        {500, "Internal Server Error"},
-        {501, "Not Implemented"},
-        {502, "Bad Gateway"},
-        {503, "Service Unavailable"},
-        {504, "Gateway Timeout"},
-        {505, "HTTP Version Not Supported"},
-        {506, "Variant Also Negotiates"},
-        {507, "Insufficient Storage"},
-        {508, "Loop Detected"},
-        {511, "Network Authentication Required"},
+    static const char *const phrases[] = {
+        [100] = "Continue",
+        [101] = "Switching Protocols",
+        [102] = "Processing",
+        [103] = "Early Hints",
+        [200] = "OK",
+        [201] = "Created",
+        [202] = "Accepted",
+        [203] = "Non-Authoritative Information",
+        [204] = "No Content",
+        [205] = "Reset Content",
+        [206] = "Partial Content",
+        [207] = "Multi-Status",
+        [208] = "Already Reported",
+        [226] = "IM Used",
+        [300] = "Multiple Choices",
+        [301] = "Moved Permanently",
+        [302] = "Found",
+        [303] = "See Other",
+        [304] = "Not Modified",
+        [305] = "Use Proxy",
+        [307] = "Temporary Redirect",
+        [308] = "Permanent Redirect",
+        [400] = "Bad Request",
+        [401] = "Unauthorized",
+        [402] = "Payment Required",
+        [403] = "Forbidden",
+        [404] = "Not Found",
+        [405] = "Method Not Allowed",
+        [406] = "Not Acceptable",
+        [407] = "Proxy Authentication Required",
+        [408] = "Request Timeout",
+        [409] = "Conflict",
+        [410] = "Gone",
+        [411] = "Length Required",
+        [412] = "Precondition Failed",
+        [413] = "Content Too Large",
+        [414] = "URI Too Long",
+        [415] = "Unsupported Media Type",
+        [416] = "Range Not Satisfiable",
+        [417] = "Expectation Failed",
+        [421] = "Misdirected Request",
+        [422] = "Unprocessable Content",
+        [423] = "Locked",
+        [424] = "Failed Dependency",
+        [425] = "Too Early",
+        [426] = "Upgrade Required",
+        [428] = "Precondition Required",
+        [429] = "Too Many Requests",
+        [431] = "Request Header Fields Too Large",
+        [451] = "Unavailable For Legal Reasons",
+        [500] = "Internal Server Error",
+        [501] = "Not Implemented",
+        [502] = "Bad Gateway",
+        [503] = "Service Unavailable",
+        [504] = "Gateway Timeout",
+        [505] = "HTTP Version Not Supported",
+        [506] = "Variant Also Negotiates",
+        [507] = "Insufficient Storage",
+        [508] = "Loop Detected",
+        [511] = "Network Authentication Required",
     };
-    for (size_t low = 0, high = sizeof(phrases) / sizeof(phrases[0]); low < high;) {
-        size_t middle = low + (high - low) / 2;
-        if (phrases[middle].status == status)
-            return phrases[middle].phrase;
-        if (phrases[middle].status < status)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return "Status";
+    const char *phrase = status < sizeof(phrases) / sizeof(phrases[0]) ? phrases[status] : NULL;
+    return phrase ? phrase : "Status";
 }

@@ -56,19 +56,44 @@ static block_t controls(block_t bytes)
     return (block_t)(((bytes < 0x20) & (bytes != '\t')) | (bytes == 0x7f));
 }
 
+static block_t block_at(const char *data)
+{
+    block_t bytes;
+    memcpy(&bytes, data, BLOCK);
+    return bytes;
+}
+
+/* A word without its first n bytes (fewer than eight) in memory order. */
+static uint64_t without(uint64_t word, size_t n)
+{
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    return word >> 8 * n << 8 * n;
+#else
+    return word << 8 * n >> 8 * n;
+#endif
+}
+
+/* Position of the first mark at or behind `from` in a block; BLOCK if there is none. */
+static inline size_t first_mark(block_t marks, size_t from)
+{
+    uint64_t words[2];
+    memcpy(words, &marks, BLOCK);
+    uint64_t first = from < 8 ? without(words[0], from) : 0, second = from > 8 ? without(words[1], from - 8) : words[1];
+    return first ? first_byte(first) : second ? 8 + first_byte(second) : BLOCK;
+}
+
+/* The last block overlaps the one before it; what is shorter than one goes byte by byte. */
 size_t http_find_control(struct slice s, size_t from)
 {
     size_t i = from;
-    uint64_t marks[2];
     for (; i + BLOCK <= s.len; i += BLOCK) {
-        block_t bytes;
-        memcpy(&bytes, s.data + i, BLOCK);
-        bytes = controls(bytes);
-        memcpy(marks, &bytes, BLOCK);
-        if (marks[0])
-            return i + first_byte(marks[0]);
-        if (marks[1])
-            return i + 8 + first_byte(marks[1]);
+        size_t found = first_mark(controls(block_at(s.data + i)), 0);
+        if (found < BLOCK)
+            return i + found;
+    }
+    if (s.len >= BLOCK && i < s.len) {
+        size_t start = s.len - BLOCK, found = first_mark(controls(block_at(s.data + start)), i - start);
+        return start + found;
     }
     while (i < s.len && !is_control(s.data[i]))
         i++;
@@ -80,13 +105,20 @@ bool http_is_token(struct slice s)
     return s.len > 0 && http_span(s, HTTP_CHAR_TOKEN) == s.len;
 }
 
-/* A text of at least eight bytes as one block; below sixteen its two halves overlap. */
+/* A text of 4 to 16 bytes as one block, some of it more than once. */
 static block_t short_block(struct slice s)
 {
     block_t bytes;
     uint64_t words[2];
-    memcpy(&words[0], s.data, sizeof(words[0]));
-    memcpy(&words[1], s.data + s.len - sizeof(words[1]), sizeof(words[1]));
+    if (s.len >= sizeof(words[0])) {
+        memcpy(&words[0], s.data, sizeof(words[0]));
+        memcpy(&words[1], s.data + s.len - sizeof(words[1]), sizeof(words[1]));
+    } else {
+        uint32_t first, last;
+        memcpy(&first, s.data, sizeof(first));
+        memcpy(&last, s.data + s.len - sizeof(last), sizeof(last));
+        words[0] = words[1] = (uint64_t)first << 32 | last;
+    }
     memcpy(&bytes, words, BLOCK);
     return bytes;
 }
@@ -101,7 +133,7 @@ static bool any(block_t marks)
 /* Nearly all names are letters and '-': one look at up to sixteen of them. The table knows the others. */
 bool http_is_lower_token(struct slice s)
 {
-    if (s.len >= 8 && s.len <= BLOCK) {
+    if (s.len >= 4 && s.len <= BLOCK) {
         block_t bytes = short_block(s);
         if (!any((block_t)(((bytes < 'a') | (bytes > 'z')) & (bytes != '-'))))
             return true;
@@ -112,16 +144,25 @@ bool http_is_lower_token(struct slice s)
 /* The last block overlaps the one before it: a short value costs one step, not one a byte. */
 bool http_is_field_value(struct slice s)
 {
-    if (s.len < 8)
+    if (s.len < 4)
         return http_find_control(s, 0) == s.len;
     if (s.len < BLOCK)
         return !any(controls(short_block(s)));
-    for (size_t i = 0; i < s.len; i += BLOCK) {
-        block_t bytes;
-        memcpy(&bytes, s.data + (i + BLOCK <= s.len ? i : s.len - BLOCK), BLOCK);
-        if (any(controls(bytes)))
+    for (size_t i = 0; i < s.len; i += BLOCK)
+        if (any(controls(block_at(s.data + (i + BLOCK <= s.len ? i : s.len - BLOCK)))))
             return false;
+    return true;
+}
+
+bool http_is_visible(struct slice s)
+{
+    if (s.len >= 4 && s.len < BLOCK) {
+        block_t bytes = short_block(s);
+        return !any((block_t)((bytes <= ' ') | (bytes > '~')));
     }
+    for (size_t i = 0; i < s.len; i++)
+        if (s.data[i] <= ' ' || s.data[i] > '~')
+            return false;
     return true;
 }
 
@@ -163,8 +204,7 @@ static bool is_ipv6(struct slice s)
     return inet_pton(AF_INET6, text, &address) == 1;
 }
 
-/* Splits an authority into its host (brackets kept) and tells whether the whole is well-formed. */
-static bool split_authority(struct slice s, struct slice *host)
+bool http_split_authority(struct slice s, struct slice *host)
 {
     if (s.len > 0 && s.data[0] == '[') {
         const char *close = memchr(s.data, ']', s.len);
@@ -180,24 +220,25 @@ static bool split_authority(struct slice s, struct slice *host)
         if (!is_name(*host))
             return false;
     }
-    if (host->len == s.len)
+    size_t end = host->len;
+    if (host->data[end - 1] == '.')
+        host->len--;
+    if (end == s.len)
         return true;
-    return s.data[host->len] == ':' && is_port((struct slice){s.data + host->len + 1, s.len - host->len - 1});
+    return s.data[end] == ':' && is_port((struct slice){s.data + end + 1, s.len - end - 1});
 }
 
 bool http_is_authority(struct slice s)
 {
     struct slice host;
-    return split_authority(s, &host);
+    return http_split_authority(s, &host);
 }
 
 size_t http_host_of(struct slice authority, char *out)
 {
     struct slice host;
-    if (!split_authority(authority, &host))
+    if (!http_split_authority(authority, &host))
         return 0;
-    if (host.data[host.len - 1] == '.')
-        host.len--;
     slice_lower(host, out);
     out[host.len] = '\0';
     return host.len;

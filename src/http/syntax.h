@@ -49,6 +49,9 @@ bool http_is_lower_token(struct slice s);
 /* No CTL but HTAB, no DEL; bytes above 0x7f pass (obs-text). Empty is fine. */
 bool http_is_field_value(struct slice s);
 
+/* Visible ASCII alone, ' ' not among it; empty is fine. */
+bool http_is_visible(struct slice s);
+
 /* 1*visible ASCII without '#'. */
 bool http_is_target(struct slice s);
 
@@ -56,6 +59,9 @@ bool http_is_target(struct slice s);
  * label, no empty port, port at most 65535. A name is narrower than RFC 3986 has it: letters, digits, '-', '_' and
  * '.', because percent-encoding and sub-delims are no part of any host that can be looked up. */
 bool http_is_authority(struct slice s);
+
+/* The same, and *host is the part in front of the port, without a trailing dot; an IPv6 literal keeps its brackets. */
+bool http_split_authority(struct slice s, struct slice *host);
 
 /* Lower-cases and cuts the port and a trailing dot: "App.Example.com.:8080" -> "app.example.com". An IPv6 literal keeps
  * its brackets. `out` has LIMIT_HOST_BYTES + 1 bytes. Length, or 0 when it is no authority by the rule above. */

@@ -67,18 +67,18 @@ static void copy_text(char *out, size_t size, const char *text)
 }
 
 /* By hand: every request has one, and printf costs as much as parsing its head. */
-void exchange_id(char out[EXCHANGE_ID_LEN], const char *session, uint64_t number)
+void exchange_id(char out[EXCHANGE_ID_LEN], struct slice session, uint64_t number)
 {
-    char digits[20];
-    size_t len = strnlen(session, EXCHANGE_ID_LEN - sizeof(digits) - 2), count = 0;
-    memcpy(out, session, len);
-    out[len++] = '-';
+    char digits[20], *at = digits + sizeof(digits);
+    if (session.len > EXCHANGE_ID_LEN - sizeof(digits) - 2)
+        session.len = EXCHANGE_ID_LEN - sizeof(digits) - 2;
     do
-        digits[count++] = (char)('0' + number % 10);
+        *--at = (char)('0' + number % 10);
     while ((number /= 10) > 0);
-    while (count > 0)
-        out[len++] = digits[--count];
-    out[len] = '\0';
+    out = slice_put(out, session);
+    *out++ = '-';
+    out = slice_put(out, (struct slice){at, (size_t)(digits + sizeof(digits) - at)});
+    *out = '\0';
 }
 
 static void release(struct exchange_message *m)

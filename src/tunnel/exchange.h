@@ -69,7 +69,7 @@ struct half {
 };
 
 /* Writes "<session>-<number>"; longer session ids are cut. */
-void exchange_id(char out[EXCHANGE_ID_LEN], const char *session, uint64_t number);
+void exchange_id(char out[EXCHANGE_ID_LEN], struct slice session, uint64_t number);
 
 /* What an OPEN says. */
 struct exchange_open {

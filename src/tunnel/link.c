@@ -16,7 +16,10 @@
 #include "tunnel/link_impl.h"
 
 /* Encoded small messages waiting for a peer that does not read. Credit bounds bodies; this bounds everything else. */
-#define OUTBOX_MAX (2UL * LIMIT_MESSAGE_BYTES)
+#define OUTBOX_MAX        (2UL * LIMIT_MESSAGE_BYTES)
+
+/* Of the 16 MiB window that the peer has for the stream: given back in steps, not for every message. */
+#define WINDOW_STEP_BYTES (1024UL * 1024)
 
 /* ---- the table of exchanges ------------------------------------------------------------------------------------ */
 
@@ -103,7 +106,7 @@ int link_send(struct link *link, const struct wire_message *message)
     return link_put(link, message);
 }
 
-void link_writable(struct link *link)
+void link_top_up(struct link *link)
 {
     if (link->started && !link->ended)
         link_fill(link);
@@ -173,10 +176,11 @@ void link_data(struct link *link, struct slice bytes)
     wire_arena_free(&link->arena);
     if (link->ended || !link->stream)
         return;
-    if (deadline_armed(&link->stall))
-        link->withheld += received;
-    else
-        h2_consume(link->stream, received);
+    link->withheld += received;
+    if (!deadline_armed(&link->stall) && link->withheld >= WINDOW_STEP_BYTES) {
+        h2_consume(link->stream, link->withheld);
+        link->withheld = 0;
+    }
 }
 
 /* ---- liveness -------------------------------------------------------------------------------------------------- */

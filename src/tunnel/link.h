@@ -64,7 +64,8 @@ struct address link_address(const struct link *link);
 /* ---- the stream's events --------------------------------------------------------------------------------------- */
 
 void link_data(struct link *link, struct slice bytes);
-void link_writable(struct link *link);
+/* `fill`: the exchanges take turns with what they have to send. */
+void link_top_up(struct link *link);
 /* The peer ended its direction or the stream is gone: ends the link. */
 void link_stream_ended(struct link *link, const char *text);
 /* A PING of ours was answered. */

@@ -6,7 +6,9 @@
 #define KV_TUNNEL_LINK_IMPL_H
 
 /* Without memory an element stays outside the table (hh.tbl is NULL) instead of ending the process. */
-#define HASH_NONFATAL_OOM 1
+#define HASH_NONFATAL_OOM             1
+/* Ids count up: a multiplication spreads them over the table. */
+#define HASH_FUNCTION(key, len, hash) ((hash) = (unsigned)(*(const uint64_t *)(key)*0x9e3779b97f4a7c15u >> 32))
 #include <uthash.h>
 #include <utlist.h>
 
@@ -54,7 +56,7 @@ struct link {
     size_t open_bodies;      /* requests whose body we have not ended */
     size_t abandoned_bodies; /* of these: the visitor is gone, and ending would look complete */
     size_t coalesce_bytes;   /* reserved for large chunks */
-    size_t withheld;         /* stream window kept back while an exchange's backlog is too large */
+    size_t withheld;         /* stream window not given back: less than a step of it, unless `stall` is armed */
     struct deadline stall;
 
     struct free_node free;

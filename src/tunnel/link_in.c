@@ -63,7 +63,7 @@ static void on_request_head(struct link *link, const struct wire_message *m)
     }
     ex->upgraded = m->head.is_upgrade;
     struct exchange_open open = {.credit = link_take_room(ex, link->terms.peer_credit), .promised = ex->window};
-    exchange_id(open.id, link->session, ex->id);
+    exchange_id(open.id, link->terms.session, ex->id);
     copy_remote(open.remote, m->head.remote_addr);
     open.head = head_copy(&m->head.head, 0, 0);
     if (!open.head || half_open(&ex->half, link->worker, link->terms.requests, &open, &link_half_events, ex) != KV_OK) {
@@ -79,9 +79,9 @@ static void on_request_head(struct link *link, const struct wire_message *m)
 /* Two opinions about where an answer ends (RFC 9112, 6.3): forwarding would keep the first. */
 static bool lengths_differ(const struct head *head)
 {
-    const struct field *first = head_find_id(head, FIELD_CONTENT_LENGTH);
-    for (size_t i = 0; first && i < head->count; i++)
-        if (field_id(&head->fields[i]) == FIELD_CONTENT_LENGTH && !slice_equals(head->fields[i].value, first->value))
+    const struct field *first = head_find_id(head, FIELD_CONTENT_LENGTH), *end = head->fields + head->count;
+    for (const struct field *other = first; other && ++other < end;)
+        if (field_id(other) == FIELD_CONTENT_LENGTH && !slice_equals(other->value, first->value))
             return true;
     return false;
 }

@@ -55,7 +55,7 @@ void link_open(struct link *link, struct message *message)
         exchange_refuse(message, why, NULL);
         return;
     }
-    exchange_id(open->id, link->session, ex->id);
+    exchange_id(open->id, link->terms.session, ex->id);
     ex->upgraded = open->head->protocol.len > 0;
     int error = link_has(link, FEATURE_CREDIT) ? KV_OK : link_legacy_adapt(open);
     if (!error)
@@ -98,9 +98,13 @@ void link_make_ready(struct link_exchange *ex)
 static int put_data(struct link_exchange *ex, size_t n, bool end)
 {
     struct chain *outbox = link_outbox(ex->link);
-    char prefix[WIRE_DATA_PREFIX_LEN], suffix[WIRE_DATA_SUFFIX_LEN];
+    char prefix[WIRE_DATA_PREFIX_LEN + WIRE_DATA_SUFFIX_LEN], suffix[WIRE_DATA_SUFFIX_LEN];
     size_t suffix_len;
     size_t prefix_len = wire_data_prefix(ex->link->side, ex->id, n, end, prefix, suffix, &suffix_len);
+    if (n == 0) { /* an end alone is one piece */
+        memcpy(prefix + prefix_len, suffix, suffix_len);
+        return chain_append(outbox, prefix, prefix_len + suffix_len);
+    }
     int error = chain_append(outbox, prefix, prefix_len);
     if (!error)
         error = chain_move(outbox, &ex->backlog, n);

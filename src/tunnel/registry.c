@@ -8,6 +8,22 @@
 
 /* Without memory an element stays outside the table (hh.tbl is NULL) instead of ending the process. */
 #define HASH_NONFATAL_OOM 1
+/* Every request looks one name up, so a multiplication for eight bytes of it. */
+static unsigned hash_name(const char *name, size_t len)
+{
+    const uint64_t spread = 0x9e3779b97f4a7c15u;
+    uint64_t hash = len, word;
+    for (; len >= sizeof(word); name += sizeof(word), len -= sizeof(word)) {
+        memcpy(&word, name, sizeof(word));
+        hash = (hash ^ word) * spread;
+        hash ^= hash >> 32;
+    }
+    for (word = 0; len > 0; name++, len--)
+        word = word << 8 | (unsigned char)*name;
+    hash = (hash ^ word) * spread;
+    return (unsigned)(hash >> 32);
+}
+#define HASH_FUNCTION(key, len, hash) ((hash) = hash_name((const char *)(key), (len)))
 #include <uthash.h>
 #include <uv.h>
 

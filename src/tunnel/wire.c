@@ -58,17 +58,7 @@ unsigned wire_kind_number(enum wire_side side, enum wire_kind kind)
 /* Origin-form, or the asterisk (RFC 9112, 3.2.1 and 3.2.4); the other forms never enter a tunnel. */
 static bool is_target(struct slice s)
 {
-    return http_is_target(s) && (s.data[0] == '/' || slice_equals(s, SLICE("*")));
-}
-
-/* Empty or printable ASCII: an address goes into fields and logs. */
-static bool is_address(struct slice s)
-{
-    for (size_t i = 0; i < s.len; i++) {
-        if (s.data[i] <= ' ' || s.data[i] > '~')
-            return false;
-    }
-    return true;
+    return s.len > 0 && (s.data[0] == '/' || slice_equals(s, SLICE("*")));
 }
 
 bool wire_check_fields(const struct head *head)
@@ -79,10 +69,11 @@ bool wire_check_fields(const struct head *head)
     return true;
 }
 
-bool wire_check_first_line(enum wire_kind kind, const struct head *head, struct slice remote_addr)
+bool wire_check_first_line(enum wire_kind kind, const struct head *head, struct slice remote_addr, bool judged)
 {
     if (kind == WIRE_REQUEST_HEAD)
-        return http_is_token(head->method) && is_target(head->target) && is_address(remote_addr);
+        return (judged || (http_is_token(head->method) && http_is_target(head->target))) && is_target(head->target) &&
+               http_is_visible(remote_addr); /* it goes into fields and logs */
     return kind != WIRE_RESPONSE_HEAD || (head->status >= 100 && head->status <= 999);
 }
 

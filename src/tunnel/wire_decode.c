@@ -1,8 +1,9 @@
 /*
  * A message on its way in:
  *
- *     wire_decode ── read_data           the framing that our own peers write around a body: cut off in place
- *                 ├─ read_plain_head     a request's or response's head without surprises: read in place
+ *     wire_decode ── read_plain
+ *                 │  ├─ read_data        the framing that our own peers write around a body: cut off in place
+ *                 │  └─ read_plain_head  a request's or response's head without surprises: read in place
  *                 └─ unpack              anything else: protobuf-c, into the arena
  *                    └─ read_body        protobuf-c's struct -> ours, by kind
  *                       └─ read_head     field lines; `judge` looks at what nobody judged yet
@@ -99,8 +100,7 @@ static int lend_fields(struct wire_arena *arena, struct head *head)
         arena->fields = malloc(WIRE_HEAD_FIELDS * sizeof(*arena->fields));
     if (!arena->fields)
         return KV_ENOMEM;
-    head->fields = arena->fields;
-    head->capacity = WIRE_HEAD_FIELDS;
+    head_borrow(head, arena->fields, WIRE_HEAD_FIELDS);
     return KV_OK;
 }
 
@@ -138,29 +138,38 @@ static struct slice arena_bytes(const ProtobufCBinaryData *bytes)
 
 /* ---- data ------------------------------------------------------------------------------------------------------ */
 
-/* Reads a varint of at most `most` bytes (nine, 63 bits) from the front of *in. */
-static bool take_long_varint(struct slice *in, size_t most, uint64_t *out)
+/* Reads a varint of at most `most` bytes (nine, 63 bits). Its length, or 0 if there is none. */
+static size_t long_varint(struct slice in, size_t most, uint64_t *out)
 {
     uint64_t value = 0;
-    for (size_t i = 0; i < in->len && i < most; i++) {
-        unsigned char byte = (unsigned char)in->data[i];
+    for (size_t i = 0; i < in.len && i < most; i++) {
+        unsigned char byte = (unsigned char)in.data[i];
         value |= (uint64_t)(byte & 0x7f) << (7 * i);
         if (byte < 0x80) {
-            *in = (struct slice){in->data + i + 1, in->len - i - 1};
             *out = value;
-            return true;
+            return i + 1;
         }
     }
-    return false;
+    return 0;
 }
 
-/* Nearly all of them have one byte. */
+/* Takes one from the front of *in. Nearly all of them have one byte, or two. */
 static inline bool take_varint(struct slice *in, size_t most, uint64_t *out)
 {
-    if (in->len == 0 || (unsigned char)in->data[0] >= 0x80)
-        return take_long_varint(in, most, out);
-    *out = (unsigned char)in->data[0];
-    *in = (struct slice){in->data + 1, in->len - 1};
+    const unsigned char *bytes = (const unsigned char *)in->data;
+    uint64_t value;
+    size_t len;
+    if (in->len > 0 && bytes[0] < 0x80) {
+        value = bytes[0];
+        len = 1;
+    } else if (most >= 2 && in->len >= 2 && bytes[1] < 0x80) {
+        value = (bytes[0] & 0x7fu) | (uint64_t)bytes[1] << 7;
+        len = 2;
+    } else if ((len = long_varint(*in, most, &value)) == 0) {
+        return false;
+    }
+    *in = (struct slice){in->data + len, in->len - len};
+    *out = value;
     return true;
 }
 
@@ -177,15 +186,13 @@ static inline bool take_tag(struct slice *in, unsigned char tag)
 #define ID_BYTES     9
 #define LENGTH_BYTES 4
 
-/* Recognises exactly what wire_data_prefix writes, and leaves the bytes of the body where they are. False for anything
- * else, which may still be a DataChunk in another order or with more fields. */
+/* Reads a DataChunk behind its tag if it is exactly what wire_data_prefix writes, and leaves the bytes of the body
+ * where they are. False for anything else, which may still be one in another order or with more fields. */
 static bool read_data(struct slice in, struct wire_message *out)
 {
-    uint64_t id = 0, len, end = 0;
+    uint64_t len, end = 0;
     struct slice bytes = {0};
-    if (take_tag(&in, TAG_REQUEST_ID) && !take_varint(&in, ID_BYTES, &id))
-        return false;
-    if (!take_tag(&in, TAG_DATA) || !take_varint(&in, LENGTH_BYTES, &len) || len != in.len)
+    if (!take_varint(&in, LENGTH_BYTES, &len) || len != in.len)
         return false;
     if (take_tag(&in, TAG_BYTES)) {
         if (!take_varint(&in, LENGTH_BYTES, &len) || len > in.len)
@@ -197,7 +204,9 @@ static bool read_data(struct slice in, struct wire_message *out)
         return false;
     if (in.len > 0)
         return false;
-    *out = (struct wire_message){.kind = WIRE_DATA, .request_id = id, .data = {bytes, end}};
+    out->kind = WIRE_DATA;
+    out->data.bytes = bytes;
+    out->data.end = end;
     return true;
 }
 
@@ -208,13 +217,14 @@ static bool is_interim(unsigned status)
     return status >= 100 && status < 200 && status != 101;
 }
 
-/* Finds what a head has of its own among its fields: the authority and the protocol. */
-static void note_field(struct head *head, const struct field *field)
+/* Appends a field, and notes what a head has of its own among its fields: the authority and the protocol. */
+static inline void push_field(struct head *head, struct slice name, struct slice value, enum field_id id)
 {
-    if (field->id == FIELD_HOST)
-        head->authority = field->value;
-    else if (field->id == FIELD_UPGRADE && head->protocol.len == 0)
-        head->protocol = field->value;
+    head_push(head, name, value, id);
+    if (id == FIELD_HOST)
+        head->authority = value;
+    else if (id == FIELD_UPGRADE && head->protocol.len == 0)
+        head->protocol = value;
 }
 
 /* Judges a head as it stands on the wire; 0, and nobody behind us has to look again, or what wire_decode says. */
@@ -230,8 +240,8 @@ static int judge(enum wire_kind kind, struct head *head, struct slice remote_add
         return KV_ELIMIT;
     head->judged = head->judged || wire_check_fields(head);
     /* Two hosts are two opinions about where a request goes (RFC 9112, 3.2). */
-    bool sound =
-        head->judged && wire_check_first_line(kind, head, remote_addr) && !(kind == WIRE_REQUEST_HEAD && hosts > 1);
+    bool sound = head->judged && wire_check_first_line(kind, head, remote_addr, false) &&
+                 !(kind == WIRE_REQUEST_HEAD && hosts > 1);
     return sound ? 0 : KV_EPROTO;
 }
 
@@ -269,19 +279,45 @@ static inline bool take_bytes(struct slice *in, struct slice *out)
     return true;
 }
 
-/* A Header of a lower-case name and a value, each once and in order; a value that is not there is empty. What is no
- * field at all is left to the slow way, which has the words for it. */
-static bool take_field(struct slice *in, struct head *head)
+/* Splits a Header into name and value, each once and in order; a value that is not there is empty. */
+static bool split_header(struct slice header, struct slice *name, struct slice *value)
 {
-    struct slice header, name = {0}, value = {0};
-    if (head->count == WIRE_HEAD_FIELDS || !take_bytes(in, &header) || !take_tag(&header, TAG_NAME) ||
-        !take_bytes(&header, &name) || (take_tag(&header, TAG_VALUE) && !take_bytes(&header, &value)) || header.len > 0)
+    if (!take_tag(&header, TAG_NAME) || !take_bytes(&header, name))
         return false;
-    if (!http_is_lower_token(name) || !http_is_field_value(value))
+    *value = (struct slice){header.data, 0};
+    return header.len == 0 || (take_tag(&header, TAG_VALUE) && take_bytes(&header, value) && header.len == 0);
+}
+
+/* The same for a Header as most are: all its lengths have one byte, and there is a value. */
+static inline bool split_short_header(struct slice header, struct slice *name, struct slice *value)
+{
+    const char *in = header.data;
+    if (header.len < 4 || header.len > 0x7f || in[0] != TAG_NAME)
         return false;
-    struct field *field = &head->fields[head->count++];
-    *field = (struct field){name, slice_trim(value), field_id_of_lower(name)};
-    note_field(head, field);
+    size_t name_len = (unsigned char)in[1];
+    if (name_len > header.len - 4)
+        return false;
+    *name = (struct slice){in + 2, name_len};
+    *value = (struct slice){in + 4 + name_len, header.len - 4 - name_len};
+    return in[2 + name_len] == TAG_VALUE && (unsigned char)in[3 + name_len] == value->len;
+}
+
+/* Takes the fields that follow a tag that was taken: one behind it, and all behind the same tag right after. Names are
+ * in lower case; what is no field at all is left to the slow way, which has the words for it. */
+static bool take_fields(struct slice *rest, unsigned char tag, struct head *head)
+{
+    struct slice in = *rest, header, name, value;
+    do {
+        if (head->count == WIRE_HEAD_FIELDS || !take_bytes(&in, &header))
+            return false;
+        if (!split_short_header(header, &name, &value) && !split_header(header, &name, &value))
+            return false;
+        enum field_id id = field_id_of_lower(name);
+        if ((!field_is_one_name(id) && !http_is_lower_token(name)) || !http_is_field_value(value))
+            return false;
+        push_field(head, name, slice_trim(value), id);
+    } while (take_tag(&in, tag));
+    *rest = in;
     return true;
 }
 
@@ -298,7 +334,7 @@ static bool take_request(struct slice in, struct wire_message *out)
 {
     struct head *head = &out->head.head;
     while (in.len > 0) {
-        bool taken = take_tag(&in, TAG_FIELD_OF_REQUEST) ? take_field(&in, head)
+        bool taken = take_tag(&in, TAG_FIELD_OF_REQUEST) ? take_fields(&in, TAG_FIELD_OF_REQUEST, head)
                      : take_tag(&in, TAG_METHOD)         ? take_bytes(&in, &head->method)
                      : take_tag(&in, TAG_PATH)           ? take_bytes(&in, &head->target)
                      : take_tag(&in, TAG_REMOTE)         ? take_bytes(&in, &out->head.remote_addr)
@@ -313,7 +349,7 @@ static bool take_request(struct slice in, struct wire_message *out)
 static bool take_response(struct slice in, struct wire_message *out, uint64_t *status)
 {
     while (in.len > 0) {
-        bool taken = take_tag(&in, TAG_FIELD_OF_RESPONSE) ? take_field(&in, &out->head.head)
+        bool taken = take_tag(&in, TAG_FIELD_OF_RESPONSE) ? take_fields(&in, TAG_FIELD_OF_RESPONSE, &out->head.head)
                      : take_tag(&in, TAG_STATUS)          ? take_varint(&in, 2, status)
                      : take_tag(&in, TAG_UPGRADED)        ? take_flag(&in, &out->head.upgraded)
                                                           : false;
@@ -323,19 +359,17 @@ static bool take_response(struct slice in, struct wire_message *out, uint64_t *s
     return true;
 }
 
-/* Reads a head of known fields where it lies; its slices borrow from the input. False for anything that is not so
- * plain, and then protobuf-c decides. *error is the judgement on a head that was read. */
+/* Reads a head of known fields behind its tag, where it lies; its slices borrow from the input. False for anything that
+ * is not so plain, and then protobuf-c decides. *error is the judgement on a head that was read. */
 static bool read_plain_head(enum wire_side side, struct slice in, struct wire_arena *arena, struct wire_message *out,
                             int *error)
 {
     struct slice body;
-    uint64_t id = 0, status = 0;
-    if (take_tag(&in, TAG_REQUEST_ID) && !take_varint(&in, ID_BYTES, &id))
+    uint64_t status = 0;
+    if (!take_bytes(&in, &body) || in.len > 0)
         return false;
-    if (!take_tag(&in, TAG_HEAD) || !take_bytes(&in, &body) || in.len > 0)
-        return false;
-    memset(out, 0, sizeof *out);
-    out->request_id = id;
+    out->head.remote_addr = (struct slice){0};
+    out->head.is_upgrade = out->head.upgraded = out->head.interim = false;
     out->kind = side == WIRE_FROM_SERVER ? WIRE_REQUEST_HEAD : WIRE_RESPONSE_HEAD;
     *error = lend_fields(arena, &out->head.head);
     if (*error)
@@ -360,14 +394,10 @@ static int read_head(Header *const *headers, size_t count, struct wire_arena *ar
     int error = lend_fields(arena, head);
     if (error)
         return error;
-    for (; head->count < count; head->count++) {
-        const Header *header = headers[head->count];
-        struct field *field = &arena->fields[head->count];
-        field->name = arena_text(header->name);
-        field->value = slice_trim(arena_bytes(&header->value));
-        slice_lower(field->name, header->name);
-        field->id = field_id_of(field->name);
-        note_field(head, field);
+    for (size_t i = 0; i < count; i++) {
+        struct slice name = arena_text(headers[i]->name);
+        slice_lower(name, headers[i]->name);
+        push_field(head, name, slice_trim(arena_bytes(&headers[i]->value)), field_id_of_lower(name));
     }
     return 0;
 }
@@ -375,18 +405,20 @@ static int read_head(Header *const *headers, size_t count, struct wire_arena *ar
 static int read_request(const Kavilo__Tunnel__V1__RequestHead *in, struct wire_arena *arena, struct wire_message *out)
 {
     struct head *head = &out->head.head;
+    int error = read_head(in->headers, in->n_headers, arena, head);
+    if (error)
+        return error;
     head->method = arena_text(in->method);
     head->target = arena_text(in->path);
     out->head.remote_addr = arena_text(in->remote_addr);
     out->head.is_upgrade = in->is_upgrade;
-    int error = read_head(in->headers, in->n_headers, arena, head);
-    return error ? error : finish_request(out);
+    return finish_request(out);
 }
 
 static int read_response(const Kavilo__Tunnel__V1__ResponseHead *in, struct wire_arena *arena, struct wire_message *out)
 {
-    out->head.upgraded = in->upgraded;
     int error = read_head(in->headers, in->n_headers, arena, &out->head.head);
+    out->head.upgraded = in->upgraded;
     return error ? error : finish_response(out, in->status);
 }
 
@@ -498,13 +530,24 @@ static int unpack(enum wire_side side, struct slice bytes, struct wire_arena *ar
     return 0;
 }
 
+/* Reads what every request has, and sets *error. False for anything else. */
+static bool read_plain(enum wire_side side, struct slice in, struct wire_arena *arena, struct wire_message *out,
+                       int *error)
+{
+    *error = 0;
+    out->request_id = 0;
+    if (take_tag(&in, TAG_REQUEST_ID) && !take_varint(&in, ID_BYTES, &out->request_id))
+        return false;
+    if (take_tag(&in, TAG_DATA))
+        return read_data(in, out);
+    return take_tag(&in, TAG_HEAD) && read_plain_head(side, in, arena, out, error);
+}
+
 int wire_decode(enum wire_side side, struct slice bytes, struct wire_arena *arena, struct wire_message *out)
 {
     const union body *body;
     int error;
-    if (read_data(bytes, out))
-        return 0;
-    if (!read_plain_head(side, bytes, arena, out, &error)) {
+    if (!read_plain(side, bytes, arena, out, &error)) {
         arena_reset(arena);
         memset(out, 0, sizeof *out);
         error = unpack(side, bytes, arena, out, &body);

@@ -256,9 +256,26 @@ static size_t member_len(size_t len)
     return len > 0 ? 1 + varint_len(len) + len : 0;
 }
 
+/* Nearly all fields: every length is one byte, and nothing is left out. */
+#define SHORT_TEXT_MAX (0x7f - 4)
+
+static inline bool is_short(const struct field *field)
+{
+    return field->name.len + field->value.len <= SHORT_TEXT_MAX && field->name.len > 0 && field->value.len > 0;
+}
+
 static size_t header_len(const struct field *field)
 {
     return member_len(field->name.len) + member_len(field->value.len);
+}
+
+/* Bytes of a field as a member of its head. */
+static inline size_t field_len(const struct field *field)
+{
+    if (is_short(field))
+        return 2 + 4 + field->name.len + field->value.len;
+    size_t header = header_len(field);
+    return 1 + varint_len(header) + header;
 }
 
 /* What a walk over an outgoing head finds: its size as it will be written, and as the caps count it. */
@@ -272,8 +289,7 @@ static void measure_fields(const struct field *fields, unsigned count, struct me
 {
     for (unsigned i = 0; i < count; i++) {
         const struct field *field = &fields[i];
-        size_t header = header_len(field);
-        m->len += 1 + varint_len(header) + header;
+        m->len += field_len(field);
         m->text += field->name.len + field->value.len;
         m->hosts += field_id(field) == FIELD_HOST;
     }
@@ -284,9 +300,11 @@ static struct measure measure(const struct wire_message *message, const struct o
 {
     const struct head *head = out->head;
     struct measure m = {.text = head->method.len + head->target.len + out->remote_addr.len};
-    measure_fields(out->before, out->before_count, &m);
     measure_fields(head->fields, head->count, &m);
-    measure_fields(out->behind, out->behind_count, &m);
+    if (out->before_count > 0 || out->behind_count > 0) {
+        measure_fields(out->before, out->before_count, &m);
+        measure_fields(out->behind, out->behind_count, &m);
+    }
     if (message->kind == WIRE_REQUEST_HEAD)
         m.len += member_len(head->method.len) + member_len(head->target.len) + member_len(out->remote_addr.len) +
                  (head->protocol.len > 0 ? 2 : 0);
@@ -301,8 +319,7 @@ static char *put_member(char *out, char tag, struct slice text)
         return out;
     *out++ = tag;
     out += put_varint(out, text.len);
-    memcpy(out, text.data, text.len);
-    return out + text.len;
+    return slice_put(out, text);
 }
 
 static char *put_flag(char *out, char tag, bool value)
@@ -314,25 +331,46 @@ static char *put_flag(char *out, char tag, bool value)
     return out;
 }
 
+static inline char *put_short_header(char *to, char tag, const struct field *field)
+{
+    to[0] = tag;
+    to[1] = (char)(4 + field->name.len + field->value.len);
+    to[2] = TAG_NAME;
+    to[3] = (char)field->name.len;
+    to = slice_put(to + 4, field->name);
+    to[0] = TAG_VALUE;
+    to[1] = (char)field->value.len;
+    return slice_put(to + 2, field->value);
+}
+
+static char *put_long_header(char *to, char tag, const struct field *field)
+{
+    *to++ = tag;
+    to += put_varint(to, header_len(field));
+    to = put_member(to, TAG_NAME, field->name);
+    return put_member(to, TAG_VALUE, field->value);
+}
+
 static char *put_headers(char *to, char tag, const struct field *fields, unsigned count, bool lower)
 {
     for (unsigned i = 0; i < count; i++) {
         const struct field *field = &fields[i];
-        *to++ = tag;
-        to += put_varint(to, header_len(field));
-        to = put_member(to, TAG_NAME, field->name);
-        if (!lower)
-            slice_lower(field->name, to - field->name.len);
-        to = put_member(to, TAG_VALUE, field->value);
+        char *end = is_short(field) ? put_short_header(to, tag, field) : put_long_header(to, tag, field);
+        if (!lower) {
+            size_t behind = member_len(field->value.len);
+            slice_lower(field->name, end - behind - field->name.len);
+        }
+        to = end;
     }
     return to;
 }
 
 static char *put_all_headers(char *to, char tag, const struct outgoing *out)
 {
-    to = put_headers(to, tag, out->before, out->before_count, true);
+    if (out->before_count > 0)
+        to = put_headers(to, tag, out->before, out->before_count, true);
     to = put_headers(to, tag, out->head->fields, out->head->count, out->head->lower);
-    return put_headers(to, tag, out->behind, out->behind_count, true);
+    return out->behind_count > 0 ? put_headers(to, tag, out->behind, out->behind_count, true) : to;
 }
 
 static char *put_head(char *to, const struct wire_message *message, const struct outgoing *out)
@@ -366,7 +404,7 @@ static int encode_head(unsigned number, const struct wire_message *message, stru
         return KV_ELIMIT;
     const struct head *head = outgoing.head;
     if (!judge_ours(&outgoing) || (!head->judged && !wire_check_fields(head)) ||
-        !wire_check_first_line(message->kind, head, outgoing.remote_addr) ||
+        !wire_check_first_line(message->kind, head, outgoing.remote_addr, head->judged) ||
         (message->kind == WIRE_REQUEST_HEAD && measured.hosts > 1))
         return KV_EINVAL; /* no peer is to blame for our own head */
 

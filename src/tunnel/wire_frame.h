@@ -41,8 +41,8 @@ unsigned wire_kind_number(enum wire_side side, enum wire_kind kind);
 bool wire_check_fields(const struct head *head);
 
 /* Whether what stands outside the fields is sound: a request's method, target and visitor's address, an answer's
- * status. */
-bool wire_check_first_line(enum wire_kind kind, const struct head *head, struct slice remote_addr);
+ * status. With `judged`, the characters of method and target are known to be. */
+bool wire_check_first_line(enum wire_kind kind, const struct head *head, struct slice remote_addr, bool judged);
 
 /* Tags: field number << 3 | wire type (0 varint, 2 length-delimited). */
 #define TAG_REQUEST_ID        (1 << 3 | 0)

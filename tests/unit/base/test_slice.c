@@ -153,12 +153,29 @@ static void test_dup(void **state)
     assert_null(slice_dup((struct slice){"", SIZE_MAX}));
 }
 
+/* Every length takes one of the ways, and none writes beyond it. */
+static void test_put(void **state)
+{
+    (void)state;
+    char from[80], to[82];
+    for (size_t i = 0; i < sizeof(from); i++)
+        from[i] = (char)(i + 1);
+    for (size_t len = 0; len <= sizeof(from); len++) {
+        memset(to, '!', sizeof(to));
+        assert_ptr_equal(slice_put(to + 1, (struct slice){from, len}), to + 1 + len);
+        assert_memory_equal(to + 1, from, len);
+        assert_int_equal(to[0], '!');
+        assert_int_equal(to[1 + len], '!');
+    }
+    assert_ptr_equal(slice_put(to, nothing), to);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_equals), cmocka_unit_test(test_equals_nocase), cmocka_unit_test(test_starts_with),
         cmocka_unit_test(test_trim),   cmocka_unit_test(test_elements),      cmocka_unit_test(test_to_u64),
-        cmocka_unit_test(test_dup),    cmocka_unit_test(test_lower),
+        cmocka_unit_test(test_dup),    cmocka_unit_test(test_lower),         cmocka_unit_test(test_put),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -66,6 +66,7 @@ static void copies_everything(void **state)
     h.target = SLICE("/x");
     h.scheme = SLICE("https");
     h.authority = SLICE("a.example");
+    h.host_len = 9;
     h.protocol = SLICE("websocket");
     h.status = 101;
     assert_int_equal(head_add(&h, SLICE("One"), SLICE("1")), 0);
@@ -80,6 +81,7 @@ static void copies_everything(void **state)
     assert_string_equal(copy->target.data, "/x");
     assert_string_equal(copy->scheme.data, "https");
     assert_string_equal(copy->authority.data, "a.example");
+    assert_text(head_host(copy), "a.example");
     assert_string_equal(copy->protocol.data, "websocket");
     assert_int_equal(copy->status, 101);
     assert_int_equal(copy->count, 2);
@@ -182,12 +184,106 @@ static void derives_in_one_piece(void **state)
     head_free(copy);
 }
 
+static bool finds(const struct head *h, enum field_id id)
+{
+    return head_find_id(h, id) != NULL;
+}
+
+/* What a head is known to lack is right after each way to change it. */
+static void knows_what_it_lacks(void **state)
+{
+    (void)state;
+    struct field storage[3];
+    struct head h;
+    head_borrow(&h, storage, 3);
+    assert_false(finds(&h, FIELD_COOKIE));
+    head_add(&h, SLICE("Cookie"), SLICE("a"));
+    head_add(&h, SLICE("x"), SLICE("b"));
+    head_push(&h, SLICE("te"), SLICE("c"), FIELD_TE);
+    assert_true(finds(&h, FIELD_COOKIE) && finds(&h, FIELD_PLAIN) && finds(&h, FIELD_TE));
+    assert_false(finds(&h, FIELD_HOST));
+
+    struct head *copy = head_copy(&h, 1, 8);
+    assert_true(finds(copy, FIELD_COOKIE) && finds(copy, FIELD_PLAIN) && finds(copy, FIELD_TE));
+    assert_false(finds(copy, FIELD_HOST));
+    head_remove_id(copy, FIELD_COOKIE);
+    head_remove_id(copy, FIELD_HOST);
+    assert_false(finds(copy, FIELD_COOKIE) || finds(copy, FIELD_HOST));
+    head_remove(copy, SLICE("TE"));
+    assert_false(finds(copy, FIELD_TE));
+    assert_int_equal(copy->count, 1);
+    assert_int_equal(head_add_id(copy, FIELD_COOKIE, SLICE("d")), 0);
+    assert_true(finds(copy, FIELD_COOKIE));
+
+    struct head *derived = head_derive(copy, 0, 0);
+    assert_false(finds(derived, FIELD_COOKIE) || finds(derived, FIELD_PLAIN));
+    head_carry_field(derived, head_find_id(copy, FIELD_COOKIE));
+    assert_true(finds(derived, FIELD_COOKIE));
+    assert_false(finds(derived, FIELD_PLAIN));
+    head_free(derived);
+    head_free(copy);
+
+    struct field by_hand = {.name = SLICE("Host"), .value = SLICE("h")};
+    const struct head unread = {.fields = &by_hand, .count = 1};
+    assert_ptr_equal(head_find_id(&unread, FIELD_HOST), &by_hand); /* nothing is known, so it is looked for */
+    assert_false(finds(&unread, FIELD_TE));
+}
+
+/* Room is booked for text that lies elsewhere, whoever brought it into an owning head. */
+static void copies_what_lies_elsewhere(void **state)
+{
+    (void)state;
+    struct head *h = head_new(3, 64);
+    assert_int_equal(head_add_id(h, FIELD_X_FORWARDED_PROTO, SLICE("https")), 0);
+    assert_int_equal(head_add(h, SLICE("TE"), SLICE("gzip")), 0);
+    assert_int_equal(head_add(h, SLICE("Some"), SLICE("thing")), 0);
+    head_set_value(h, 1, SLICE("trailers, and more than there was"));
+    h->scheme = SLICE("https");
+    struct head *copy = head_copy(h, 0, 0);
+    head_free(h);
+    assert_string_equal(copy->fields[0].name.data, "x-forwarded-proto");
+    assert_string_equal(copy->fields[0].value.data, "https");
+    assert_string_equal(copy->fields[1].value.data, "trailers, and more than there was");
+    assert_string_equal(copy->fields[2].name.data, "some");
+    assert_string_equal(copy->fields[2].value.data, "thing");
+    assert_string_equal(copy->scheme.data, "https");
+    head_free(copy);
+}
+
+/* The same from the wire, whose names are lower-cased and whose text is all in one piece. */
+static void copies_from_one_block(void **state)
+{
+    (void)state;
+    char input[] = "\x04host\x09"
+                   "a.example\x01x\x00.";
+    struct field storage[2];
+    struct head h;
+    head_borrow(&h, storage, 2);
+    h.block = (struct slice){input, sizeof(input) - 1};
+    h.lower = true;
+    h.authority = (struct slice){input + 6, 9};
+    head_push(&h, (struct slice){input + 1, 4}, h.authority, FIELD_HOST);
+    head_push(&h, (struct slice){input + 16, 1}, (struct slice){input + 17, 0}, FIELD_PLAIN);
+    struct head *copy = head_copy(&h, 0, 0);
+    memset(input, '!', sizeof(input));
+    assert_string_equal(copy->authority.data, "a.example");
+    assert_string_equal(copy->fields[0].name.data, "host");
+    assert_string_equal(copy->fields[0].value.data, "a.example");
+    assert_string_equal(copy->fields[1].name.data, "x");
+    assert_string_equal(copy->fields[1].value.data, "");
+    assert_ptr_equal(head_find_id(copy, FIELD_HOST), &copy->fields[0]);
+    assert_null(head_find_id(copy, FIELD_TE));
+    head_free(copy);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(owns_in_one_block), cmocka_unit_test(keeps_to_its_room),
-        cmocka_unit_test(copies_everything), cmocka_unit_test(finds_without_case),
-        cmocka_unit_test(joins_in_place),    cmocka_unit_test(derives_in_one_piece),
+        cmocka_unit_test(owns_in_one_block),     cmocka_unit_test(keeps_to_its_room),
+        cmocka_unit_test(copies_everything),     cmocka_unit_test(finds_without_case),
+        cmocka_unit_test(joins_in_place),        cmocka_unit_test(derives_in_one_piece),
+        cmocka_unit_test(knows_what_it_lacks),   cmocka_unit_test(copies_what_lies_elsewhere),
+        cmocka_unit_test(copies_from_one_block),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

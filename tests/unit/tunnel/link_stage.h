@@ -248,7 +248,7 @@ static inline void on_server_writable(void *user)
 {
     (void)user;
     if (stage.link)
-        link_writable(stage.link);
+        link_top_up(stage.link);
 }
 
 static const struct h2_events server_events = {
