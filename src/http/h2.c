@@ -320,8 +320,7 @@ int h2_input(struct h2_session *s, struct slice bytes)
     if (s->muted)
         return KV_OK;
     ssize_t taken = nghttp2_session_mem_recv(s->ng, (const uint8_t *)bytes.data, bytes.len);
-    if (s->parting || nghttp2_session_want_write(s->ng)) /* what users queue wakes by itself */
-        h2_wake(s);
+    h2_wake(s);
     if (s->muted)
         return KV_OK;
     if (taken == NGHTTP2_ERR_NOMEM)

@@ -87,6 +87,7 @@ static void check_judged(const struct head *head)
     for (size_t i = 0; i < head->count; i++) {
         require(http_is_token(head->fields[i].name) && http_is_field_value(head->fields[i].value));
         require(field_id(&head->fields[i]) == field_id_of(head->fields[i].name));
+        require(!head_lacks(head, head->fields[i].id));
     }
 }
 

@@ -86,6 +86,7 @@ static inline void check_judged(const struct head *h, bool request)
     for (size_t i = 0; i < h->count; i++) {
         CHECK(http_is_token(h->fields[i].name) && http_is_field_value(h->fields[i].value));
         CHECK(h->fields[i].id == field_id_of(h->fields[i].name));
+        CHECK(!head_lacks(h, h->fields[i].id));
     }
 }
 
