@@ -6,8 +6,9 @@ with 1 to 1,000 requests under way on one tunnel. What is looked at is whether t
 import proc
 from load import CPU, P99, REQUESTS, wrk
 from memory import open_tunnels
+from parts import take_turns
 from programs import fail
-from ways import OURS, Way, kavilo, service
+from ways import OURS, Way, kavilo, service, two_nginx
 
 # wrk calls this for each request: the tunnels take turns.
 SPREAD = """
@@ -44,12 +45,13 @@ def tunnels(programs, report, options):
 
 
 def exchanges(programs, report, options):
+    """Beside two nginx, which have as many sockets to look after: what a crowd costs the kernel and its caches is not
+    the tunnel's."""
     origin, _ = service(programs)
-    way = kavilo(programs, origin)
+    ways = [two_nginx(programs, origin), kavilo(programs, origin)]
     for connections in (1, 4, 16, 64, 256, 1000):
-        runs = [wrk(way, connections, options.seconds) for _ in range(options.repeats)]
-        report.add("scaling: requests at once on one tunnel", f"{connections} at once", {OURS: runs},
-                   [CPU, REQUESTS, P99])
+        runs = take_turns(ways, lambda way: wrk(way, connections, options.seconds), options.repeats)
+        report.add("scaling: requests at once on one tunnel", f"{connections} at once", runs, [CPU, REQUESTS, P99])
 
 
 def measure(programs, report, options):
