@@ -121,6 +121,7 @@ def test_over_http2(make_server, service, make_client, pair, with_tls):
     if with_tls:
         message = os.urandom(MiB) * (LARGE // MiB)
         ws.send(message)
+        ws.sock.settimeout(10 * STEP)  # nothing comes before the service has unmasked and joined all of it
         assert ws.receive() == (Opcode.BINARY, message)
     ws.send(b"close please", Opcode.TEXT)
     assert ws.receive() == (Opcode.CLOSE, (4321).to_bytes(2, "big") + b"as you wish")
