@@ -5,6 +5,7 @@
  */
 #include "base/sparse.h"
 
+#include <assert.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +20,8 @@
 
 struct sparse_region {
     char *base;
-    uint64_t free; /* bit n: block n */
+    struct sparse_region **owner; /* the list of its thread */
+    uint64_t free;                /* bit n: block n */
     struct sparse_region *prev, *next;
 };
 
@@ -37,6 +39,7 @@ static struct sparse_region *region_new(void)
     }
     /* A huge page would be all of it touched. A kernel that knows no huge pages refuses, and that is as good. */
     madvise(region->base, REGION_BYTES, MADV_NOHUGEPAGE);
+    region->owner = &roomy;
     region->free = ALL_FREE;
     DL_PREPEND(roomy, region);
     return region;
@@ -68,6 +71,7 @@ void sparse_free(struct sparse_block *block)
     struct sparse_region *region = block->region;
     if (!region)
         return;
+    assert(region->owner == &roomy);
     size_t number = (size_t)(block->data - region->base) / SPARSE_BLOCK_BYTES;
     if (region->free == 0)
         DL_PREPEND(roomy, region);
