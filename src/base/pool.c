@@ -5,16 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define KEEPS 0
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
-#define KEEPS 0
-#endif
-#endif
-#ifndef KEEPS
-#define KEEPS 1
-#endif
+#include "base/sanitize.h"
 
 #define HEAP_KEEP_BYTES (4 * 1024 * 1024) /* at the end of each thread's heap; more goes back to the kernel */
 #define HEAP_STEP_BYTES (256 * 1024)      /* by which a heap grows */
@@ -43,7 +34,7 @@ static size_t class_bytes(size_t class)
 
 void *pool_alloc(size_t size)
 {
-    if (!KEEPS || size > POOL_BLOCK_MAX)
+    if (SANITIZED || size > POOL_BLOCK_MAX)
         return malloc(size > 0 ? size : 1);
     size_t class = class_of(size);
     struct free_block *block = kept.lists[class];
@@ -63,7 +54,7 @@ void *pool_zalloc(size_t size)
 void pool_free(void *block, size_t size)
 {
     size_t class = class_of(size);
-    if (!KEEPS || !block || size > POOL_BLOCK_MAX || kept.bytes + class_bytes(class) > POOL_KEEP_BYTES) {
+    if (SANITIZED || !block || size > POOL_BLOCK_MAX || kept.bytes + class_bytes(class) > POOL_KEEP_BYTES) {
         free(block);
         return;
     }

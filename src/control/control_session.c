@@ -33,6 +33,19 @@ enum session_state {
     SESSION_DONE
 };
 
+/* What opening a tunnel takes and keeping it does not; freed as soon as it is open. */
+struct greeting {
+    char token[LIMIT_TOKEN_BYTES + 1]; /* wiped as soon as it was checked */
+    char name[LIMIT_LABEL_BYTES + 1];
+    bool named, takeover;
+    char client_version[REGISTRY_TEXT_LEN];
+    char peer[REGISTRY_TEXT_LEN];
+    uint8_t instance[WIRE_INSTANCE_LEN];
+    bool has_instance;
+    struct store_account account;
+    unsigned tries; /* for a random name */
+};
+
 struct control_session {
     struct receiver receiver; /* evictions */
     struct control *control;
@@ -44,20 +57,17 @@ struct control_session {
     enum session_state state;
     struct deadline deadline;
 
-    /* from Hello */
-    char token[LIMIT_TOKEN_BYTES + 1]; /* wiped as soon as it was checked */
-    char name[LIMIT_LABEL_BYTES + 1];
-    bool named, takeover;
+    struct greeting *greeting; /* NULL once the tunnel is open */
+    char session[WIRE_SESSION_LEN + 1];
+    char subdomain[LIMIT_LABEL_BYTES + 1];
+    char email[LIMIT_EMAIL_BYTES + 1];
     uint32_t features, peer_credit;
 
     struct store_job *job;
     struct store_watch *watch;
-    struct store_account account;
-    struct registry_session entry;
     bool half_closed; /* by the client, while the store is asked */
     bool claimed;
-    bool waits_for_publication; /* the registry will call back: the memory has to stay */
-    unsigned tries;
+    bool waits_for_publication;          /* the registry will call back: the memory has to stay */
     struct control_session *prev, *next; /* of this worker */
     struct free_node free;
 };
@@ -100,10 +110,18 @@ static void end_with_trailers(struct h2_stream *stream, enum grpc_status status,
 
 /* ---- the end --------------------------------------------------------------------------------------------------- */
 
+static void end_greeting(struct control_session *s)
+{
+    if (s->greeting)
+        secret_wipe(s->greeting->token, sizeof(s->greeting->token));
+    free(s->greeting);
+    s->greeting = NULL;
+}
+
 static void free_session(struct free_node *node)
 {
     struct control_session *s = (struct control_session *)((char *)node - offsetof(struct control_session, free));
-    secret_wipe(s->token, sizeof(s->token));
+    end_greeting(s);
     free(s);
 }
 
@@ -120,7 +138,7 @@ static void dispose(struct control_session *s, enum close_reason reason, const c
     store_watch_stop(s->watch);
     s->watch = NULL;
     if (s->claimed)
-        registry_release(s->control->settings.registry, s->entry.subdomain, s->entry.session);
+        registry_release(s->control->settings.registry, s->subdomain, s->session);
     s->claimed = false;
     receiver_detach(&s->receiver);
     link_free(s->link, reason == REASON_DRAINING ? REASON_DRAINING : REASON_CLIENT_GONE, text);
@@ -136,12 +154,12 @@ static void finish(struct control_session *s, enum grpc_status status, const cha
     if (s->state == SESSION_DONE)
         return;
     if (s->state == SESSION_OPEN)
-        log_info("tunnel closed", log_str("session", s->entry.session), log_str("subdomain", s->entry.subdomain),
-                 log_str("user", s->entry.email), log_str("status", grpc_status_name((int)status)),
-                 log_str("why", sentence));
+        log_info("tunnel closed", log_str("session", s->session), log_str("subdomain", s->subdomain),
+                 log_str("user", s->email), log_str("status", grpc_status_name((int)status)), log_str("why", sentence));
     else
-        log_info("tunnel refused", log_str("peer", s->entry.peer), log_str("user", s->entry.email),
-                 log_str("name", s->name), log_str("status", grpc_status_name((int)status)), log_str("why", sentence));
+        log_info("tunnel refused", log_str("peer", s->greeting->peer), log_str("user", s->email),
+                 log_str("name", s->greeting->name), log_str("status", grpc_status_name((int)status)),
+                 log_str("why", sentence));
     if (s->stream && s->state == SESSION_OPEN)
         end_with_trailers(s->stream, status, sentence);
     else if (s->stream)
@@ -162,8 +180,8 @@ static void on_stream_closed(void *user, uint32_t error_code)
     if (s->state == SESSION_DONE)
         return;
     if (s->state == SESSION_OPEN)
-        log_info("tunnel gone: its client closed the connection", log_str("session", s->entry.session),
-                 log_str("subdomain", s->entry.subdomain), log_str("user", s->entry.email));
+        log_info("tunnel gone: its client closed the connection", log_str("session", s->session),
+                 log_str("subdomain", s->subdomain), log_str("user", s->email));
     dispose(s, REASON_CLIENT_GONE, "the tunnel client has gone");
     s->finish(s->finish_arg);
 }
@@ -256,10 +274,10 @@ static void make_public_url(const struct control_session *s, char *out, size_t s
 {
     const struct control_settings *settings = &s->control->settings;
     if (settings->public_port)
-        snprintf(out, size, "%s://%s.%s:%u/", settings->public_scheme, s->entry.subdomain, settings->base_host,
+        snprintf(out, size, "%s://%s.%s:%u/", settings->public_scheme, s->subdomain, settings->base_host,
                  settings->public_port);
     else
-        snprintf(out, size, "%s://%s.%s/", settings->public_scheme, s->entry.subdomain, settings->base_host);
+        snprintf(out, size, "%s://%s.%s/", settings->public_scheme, s->subdomain, settings->base_host);
 }
 
 /* Puts Welcome at the front of the stream's output, where it waits for the response's head: visitors may find the
@@ -269,13 +287,13 @@ static void put_welcome(struct control_session *s)
     char url[LIMIT_HOST_BYTES + 32];
     make_public_url(s, url, sizeof(url));
     struct wire_message m = {.kind = WIRE_WELCOME};
-    m.welcome.subdomain = slice_of(s->entry.subdomain);
+    m.welcome.subdomain = slice_of(s->subdomain);
     m.welcome.public_url = slice_of(url);
     m.welcome.max_concurrent = s->control->settings.max_concurrent;
     if (s->features) {
         m.welcome.features = s->features;
         m.welcome.initial_credit = LIMIT_WINDOW_BYTES;
-        m.welcome.session_id = slice_of(s->entry.session);
+        m.welcome.session_id = slice_of(s->session);
         m.welcome.server_name = slice_of(s->control->settings.base_host);
     }
     link_send(s->link, &m);
@@ -293,8 +311,8 @@ static void open_stream(struct control_session *s)
     head_add(&head, SLICE("content-type"), SLICE("application/grpc"));
     h2_respond(s->stream, &head, false);
     atomic_fetch_add_explicit(&s->control->welcomed, 1, memory_order_relaxed);
-    log_info("tunnel up", log_str("session", s->entry.session), log_str("url", url), log_str("user", s->entry.email),
-             log_str("peer", s->entry.peer), log_str("version", s->entry.client_version));
+    log_info("tunnel up", log_str("session", s->session), log_str("url", url), log_str("user", s->email),
+             log_str("peer", s->greeting->peer), log_str("version", s->greeting->client_version));
 }
 
 /* Every worker routes to us now, or one of them has no memory for that. */
@@ -302,7 +320,7 @@ static void on_published(void *arg, int error)
 {
     struct control_session *s = arg;
     s->waits_for_publication = false;
-    secret_wipe(s->token, sizeof(s->token));
+    secret_wipe(s->greeting->token, sizeof(s->greeting->token));
     if (s->state == SESSION_DONE) {
         s->free.free = free_session;
         worker_free_later(s->worker, &s->free);
@@ -312,14 +330,15 @@ static void on_published(void *arg, int error)
         finish(s, GRPC_UNAVAILABLE, "the server has no memory left", REASON_INTERNAL);
         return;
     }
-    s->watch = store_watch_start(s->control->settings.store, s->worker, &s->account, slice_of(s->entry.subdomain),
-                                 s->named, on_account_closed, s);
+    s->watch = store_watch_start(s->control->settings.store, s->worker, &s->greeting->account, slice_of(s->subdomain),
+                                 s->greeting->named, on_account_closed, s);
     if (!s->watch) {
         finish(s, GRPC_UNAVAILABLE, "the server has no memory left", REASON_INTERNAL);
         return;
     }
     s->state = SESSION_OPEN;
     open_stream(s);
+    end_greeting(s);
     apply_drain(s);
 }
 
@@ -335,42 +354,66 @@ static int start_link(struct control_session *s)
         .features = s->features,
         .peer_credit = s->peer_credit,
         .max_concurrent = s->control->settings.max_concurrent,
-        .session = slice_of(s->entry.session),
+        .session = slice_of(s->session),
         .ping_ms = s->control->settings.ping_ms,
         .dead_ms = s->control->settings.dead_ms,
     };
     int error = receiver_attach(s->worker, &s->receiver);
     if (!error)
         error = link_start(s->link, &terms);
-    s->entry.link = link_address(s->link);
-    s->entry.owner = s->receiver.address;
     return error;
+}
+
+static void copy(char *out, size_t size, const char *text)
+{
+    snprintf(out, size, "%s", text);
+}
+
+/* The session as the registry wants to know it. */
+static void describe(const struct control_session *s, struct registry_session *out)
+{
+    const struct greeting *g = s->greeting;
+    *out = (struct registry_session){
+        .has_instance = g->has_instance,
+        .named = g->named,
+        .connected_at = (int64_t)time(NULL),
+        .link = link_address(s->link),
+        .owner = s->receiver.address,
+    };
+    copy(out->subdomain, sizeof(out->subdomain), s->subdomain);
+    copy(out->session, sizeof(out->session), s->session);
+    copy(out->user_id, sizeof(out->user_id), g->account.user_id);
+    copy(out->email, sizeof(out->email), s->email);
+    copy(out->client_version, sizeof(out->client_version), g->client_version);
+    copy(out->peer, sizeof(out->peer), g->peer);
+    memcpy(out->instance, g->instance, WIRE_INSTANCE_LEN);
 }
 
 static void refuse_taken(struct control_session *s)
 {
     char sentence[LIMIT_LABEL_BYTES + 64];
-    snprintf(sentence, sizeof(sentence), "tunnel '%s' is already connected from another client", s->name);
+    snprintf(sentence, sizeof(sentence), "tunnel '%s' is already connected from another client", s->greeting->name);
     finish(s, GRPC_ALREADY_EXISTS, sentence, REASON_TAKEN_OVER);
 }
 
 static void claim(struct control_session *s)
 {
     enum registry_verdict verdict;
+    struct registry_session entry;
     s->state = SESSION_CLAIMING;
-    s->entry.connected_at = (int64_t)time(NULL);
     int error = start_link(s);
+    describe(s, &entry);
     if (!error)
-        error = registry_claim(s->control->settings.registry, &s->entry, s->takeover, &verdict, on_published, s);
+        error = registry_claim(s->control->settings.registry, &entry, s->greeting->takeover, &verdict, on_published, s);
     if (error) {
         finish(s, GRPC_UNAVAILABLE, "the server has no memory left", REASON_INTERNAL);
     } else if (verdict == REGISTRY_CLAIMED) {
         s->claimed = true;
         s->waits_for_publication = true;
         put_welcome(s);
-    } else if (s->named) {
+    } else if (s->greeting->named) {
         refuse_taken(s);
-    } else if (++s->tries < RANDOM_NAME_TRIES) {
+    } else if (++s->greeting->tries < RANDOM_NAME_TRIES) {
         ask_store(s);
     } else {
         finish(s, GRPC_UNAVAILABLE, "no free random name was found", REASON_INTERNAL);
@@ -379,15 +422,10 @@ static void claim(struct control_session *s)
 
 /* ---- the store's answer ---------------------------------------------------------------------------------------- */
 
-static void copy(char *out, size_t size, const char *text)
-{
-    snprintf(out, size, "%s", text);
-}
-
 static void refuse_answer(struct control_session *s, const struct store_answer *answer)
 {
     const char *why = answer->sentence && answer->sentence[0] ? answer->sentence : kv_strerror(answer->error);
-    copy(s->entry.email, sizeof(s->entry.email), answer->account.email);
+    copy(s->email, sizeof(s->email), answer->account.email);
     switch (answer->error) {
     case KV_EREFUSED:
         finish(s, GRPC_PERMISSION_DENIED, "invalid token", REASON_REVOKED);
@@ -399,7 +437,7 @@ static void refuse_answer(struct control_session *s, const struct store_answer *
         finish(s, GRPC_ALREADY_EXISTS, why, REASON_BAD_REQUEST);
         break;
     default:
-        log_warn("the store cannot be asked; the client will try again", log_str("peer", s->entry.peer),
+        log_warn("the store cannot be asked; the client will try again", log_str("peer", s->greeting->peer),
                  log_str("why", why));
         finish(s, GRPC_UNAVAILABLE, "accounts cannot be checked at the moment", REASON_INTERNAL);
         break;
@@ -418,20 +456,22 @@ static void on_answer(void *arg, const struct store_answer *answer)
         finish(s, GRPC_OK, "closed by the client", REASON_CLIENT_GONE);
         return;
     }
-    s->account = answer->account;
-    copy(s->entry.user_id, sizeof(s->entry.user_id), answer->account.user_id);
-    copy(s->entry.email, sizeof(s->entry.email), answer->account.email);
-    if (s->named || s->tries > 0 ||
-        !registry_expected_name(s->control->settings.registry, &s->entry, s->entry.subdomain))
-        copy(s->entry.subdomain, sizeof(s->entry.subdomain), answer->subdomain);
+    struct registry_session entry;
+    s->greeting->account = answer->account;
+    copy(s->email, sizeof(s->email), answer->account.email);
+    describe(s, &entry);
+    if (s->greeting->named || s->greeting->tries > 0 ||
+        !registry_expected_name(s->control->settings.registry, &entry, s->subdomain))
+        copy(s->subdomain, sizeof(s->subdomain), answer->subdomain);
     claim(s);
 }
 
 static void ask_store(struct control_session *s)
 {
+    const struct greeting *g = s->greeting;
     s->state = SESSION_ASKING;
-    s->job = store_connect(s->control->settings.store, s->worker, slice_of(s->token),
-                           s->named ? slice_of(s->name) : (struct slice){0}, names_random, on_answer, s);
+    s->job = store_connect(s->control->settings.store, s->worker, slice_of(g->token),
+                           g->named ? slice_of(g->name) : (struct slice){0}, names_random, on_answer, s);
     if (!s->job)
         finish(s, GRPC_UNAVAILABLE, "the server has no memory left", REASON_INTERNAL);
 }
@@ -450,22 +490,22 @@ static bool take_text(char *out, size_t size, struct slice text)
 
 static void on_hello(struct control_session *s, const struct wire_message *m)
 {
+    struct greeting *g = s->greeting;
     deadline_cancel(&s->deadline);
-    s->named = m->hello.has_name;
-    s->takeover = m->hello.takeover;
+    g->named = m->hello.has_name;
+    g->takeover = m->hello.takeover;
     s->features = m->hello.features & WIRE_FEATURES;
     s->peer_credit = m->hello.initial_credit;
-    s->entry.named = s->named;
-    s->entry.has_instance = m->hello.instance_id.len == WIRE_INSTANCE_LEN;
-    if (s->entry.has_instance)
-        memcpy(s->entry.instance, m->hello.instance_id.data, WIRE_INSTANCE_LEN);
-    if (!take_text(s->entry.client_version, sizeof(s->entry.client_version), m->hello.client_version))
-        copy(s->entry.client_version, sizeof(s->entry.client_version), "?");
-    if (m->hello.token.len == 0 || !take_text(s->token, sizeof(s->token), m->hello.token)) {
+    g->has_instance = m->hello.instance_id.len == WIRE_INSTANCE_LEN;
+    if (g->has_instance)
+        memcpy(g->instance, m->hello.instance_id.data, WIRE_INSTANCE_LEN);
+    if (!take_text(g->client_version, sizeof(g->client_version), m->hello.client_version))
+        copy(g->client_version, sizeof(g->client_version), "?");
+    if (m->hello.token.len == 0 || !take_text(g->token, sizeof(g->token), m->hello.token)) {
         finish(s, GRPC_PERMISSION_DENIED, "invalid token", REASON_REVOKED);
         return;
     }
-    if (s->named && (m->hello.name.len == 0 || !take_text(s->name, sizeof(s->name), m->hello.name))) {
+    if (g->named && (m->hello.name.len == 0 || !take_text(g->name, sizeof(g->name), m->hello.name))) {
         finish(s, GRPC_INVALID_ARGUMENT,
                m->hello.name.len == 0 ? "a tunnel's name cannot be empty"
                                       : "a tunnel's name with the account's slug has to fit into 63 characters",
@@ -550,13 +590,14 @@ void *control_open(void *control_arg, struct h2_stream *stream, const struct hea
     if (is_refused(control, stream, head))
         return NULL;
     struct control_session *s = calloc(1, sizeof(*s));
-    if (s)
-        s->link = link_new(worker_current(), stream, WIRE_FROM_SERVER, &link_events, s);
-    if (!s || !s->link) {
-        free(s);
-        h2_reset(stream, H2_INTERNAL_ERROR);
-        return NULL;
-    }
+    if (!s)
+        goto reset;
+    s->greeting = calloc(1, sizeof(*s->greeting));
+    if (!s->greeting)
+        goto free_session;
+    s->link = link_new(worker_current(), stream, WIRE_FROM_SERVER, &link_events, s);
+    if (!s->link)
+        goto free_greeting;
     s->worker = worker_current();
     s->control = control;
     s->finish = finished;
@@ -564,13 +605,21 @@ void *control_open(void *control_arg, struct h2_stream *stream, const struct hea
     s->stream = stream;
     s->receiver.receive = on_evicted;
     s->deadline.expired = on_expired;
-    random_hex(s->entry.session, WIRE_SESSION_LEN / 2);
-    copy(s->entry.peer, sizeof(s->entry.peer), peer);
+    random_hex(s->session, WIRE_SESSION_LEN / 2);
+    copy(s->greeting->peer, sizeof(s->greeting->peer), peer);
     h2_widen(stream, LINK_WINDOW_BYTES);
     DL_APPEND(control_local(control)->sessions, s);
     atomic_fetch_add_explicit(&control->sessions, 1, memory_order_relaxed);
     deadline_arm(s->worker, &s->deadline, LIMIT_HELLO_MS);
     return s;
+
+free_greeting:
+    free(s->greeting);
+free_session:
+    free(s);
+reset:
+    h2_reset(stream, H2_INTERNAL_ERROR);
+    return NULL;
 }
 
 /* ---- the stream's events ---------------------------------------------------------------------------------------- */

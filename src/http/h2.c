@@ -476,8 +476,11 @@ static int make_session(struct h2_session *s, bool server)
     h2_set_flood_limits(option);
     nghttp2_option_set_no_auto_window_update(option, 1);
     nghttp2_option_set_no_closed_streams(option, 1);
-    int made = server ? nghttp2_session_server_new2(&s->ng, callbacks, s, option)
-                      : nghttp2_session_client_new2(&s->ng, callbacks, s, option);
+    nghttp2_mem mem;
+    h2_memory_begin(&s->memory, &mem);
+    int made = server ? nghttp2_session_server_new3(&s->ng, callbacks, s, option, &mem)
+                      : nghttp2_session_client_new3(&s->ng, callbacks, s, option, &mem);
+    h2_memory_settle(&s->memory);
     error = made == 0 ? KV_OK : KV_ENOMEM;
 
 done:
@@ -552,6 +555,7 @@ void h2_free(struct h2_session *s)
         return;
     s->muted = true;
     nghttp2_session_del(s->ng);
+    h2_memory_end(&s->memory);
     while (s->streams)
         h2_stream_free(s->streams);
     head_free(s->incoming);

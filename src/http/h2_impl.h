@@ -8,11 +8,13 @@
 #include "base/bucket.h"
 #include "base/limits.h"
 #include "http/h2.h"
+#include "http/h2_memory.h"
 
 #define SENT_FIELDS_MAX (LIMIT_HEAD_FIELDS + 32) /* what others may send, and what forwarding adds */
 
 struct h2_session {
     nghttp2_session *ng;
+    struct h2_memory memory; /* of ng */
     const struct h2_events *events;
     void *owner;
     void (*wake)(void *wake_arg);

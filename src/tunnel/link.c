@@ -94,6 +94,8 @@ int link_put(struct link *link, const struct wire_message *message)
     }
     if (!error)
         error = chain_append(link_outbox(link), link->encoded.data, link->encoded.len);
+    if (!link->exchanges) /* an idle link keeps no buffer, which may have grown with a head */
+        buffer_free(&link->encoded);
     if (error == KV_ENOMEM)
         link_end(link, REASON_INTERNAL, "no memory");
     else if (!error)

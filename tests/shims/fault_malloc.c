@@ -1,6 +1,7 @@
 /*
  * LD_PRELOAD: memory that runs out on order. Every allocation of the process is counted, whoever makes it (the program,
  * libuv, nghttp2, OpenSSL, SQLite, libc), and those whose number lies between `first` and `last` fail with ENOMEM.
+ * Anonymous memory that is mapped is an allocation too, but for what libc maps for itself.
  *
  * FAULT_MALLOC names a file of one struct fault_malloc, which the test maps as well: it arms and disarms the fault
  * while the program runs, and reads how far the counting came. Under AddressSanitizer what follows us in the search
@@ -16,6 +17,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define FRAMES 12
@@ -131,4 +133,16 @@ int posix_memalign(void **out, size_t alignment, size_t size)
     if (!real)
         real = (int (*)(void **, size_t, size_t))(uintptr_t)next("posix_memalign");
     return !real || fails() ? ENOMEM : real(out, alignment, size);
+}
+
+void *mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset)
+{
+    static void *(*real)(void *, size_t, int, int, int, off_t);
+    if ((flags & MAP_ANONYMOUS) && fails())
+        return MAP_FAILED;
+    if (!real)
+        real = (void *(*)(void *, size_t, int, int, int, off_t))(uintptr_t)next("mmap");
+    if (!real) /* a sanitizer's runtime, before the loader has bound us */
+        return (void *)(uintptr_t)syscall(SYS_mmap, address, length, protection, flags, fd, offset);
+    return real(address, length, protection, flags, fd, offset);
 }
