@@ -47,7 +47,14 @@ void transfers_end(struct transfers *t)
 
 void transfers_wipe(struct transfers *t)
 {
-    secret_wipe(t->buffers, BUFFER_BYTES);
+    secret_wipe(t->buffers, t->used);
+    t->used = 0;
+}
+
+static void note_use(struct transfers *t, size_t bytes)
+{
+    if (bytes > t->used)
+        t->used = bytes;
 }
 
 /* ---- the calls ------------------------------------------------------------------------------------------------- */
@@ -116,6 +123,7 @@ static void receive_large(struct transfers *t, struct receive *receive)
     for (int turn = 0; turn < LARGE_TURNS && receive->fd >= 0; turn++) {
         struct ring_op op = {.fd = receive->fd, .slices = &buffer, .count = 1};
         ssize_t n = call(&op);
+        note_use(t, n > 0 ? (size_t)n : 0);
         receive->large = n >= SMALL_BYTES;
         if (!receive->received(receive, t->buffers, n) || n < LIMIT_READ_BYTES)
             return;
@@ -142,6 +150,7 @@ static void receive_burst(struct transfers *t)
         nodes[n++] = receive;
     }
     make(t, ops, n);
+    note_use(t, (size_t)n * SMALL_STRIDE);
     for (unsigned i = 0; i < n; i++) {
         if (nodes[i]->fd < 0) /* ended by one before it */
             continue;

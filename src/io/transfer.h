@@ -43,6 +43,7 @@ struct transfers {
     struct receive *receive_head, *receive_tail;
     struct send *send_head, *send_tail;
     char *buffers;
+    size_t used;       /* of the buffers, since they were wiped */
     struct ring *ring; /* NULL: one system call for each transfer */
 };
 
