@@ -31,7 +31,7 @@
 #define LIMIT_GRANT_BYTES          (128 * 1024)      /* credit is given back in steps of half a window, or of this */
 #define LIMIT_OUTPUT_BYTES         (256 * 1024)      /* stop pulling new frames for a connection with so much unsent */
 #define LIMIT_OUTPUT_STOP_READING  (512 * 1024)      /* stop reading from it: PING and SETTINGS floods grow output */
-#define LIMIT_READ_BYTES           (64 * 1024)       /* one read(2): a worker's scratch buffer */
+#define LIMIT_READ_BYTES           (64 * 1024)       /* one large receive: a worker's buffer */
 #define LIMIT_DATA_FRAME_BYTES     (16 * 1024)       /* one DataChunk, so that exchanges interleave finely */
 #define LIMIT_BUDGET_BYTES         (1024UL * 1024 * 1024) /* credit granted in the whole process; above: 503 */
 #define LIMIT_BUDGET_MIN_BYTES     (1024 * 1024)          /* --memory-budget: room for eight exchanges at least */

@@ -49,7 +49,7 @@ struct conn {
     bool has_handle;
     bool paused;
     bool socket_ended; /* the socket has no more to read */
-    bool read_ended;   /* and the owner has been told */
+    bool read_ended;   /* the owner has been told of the end; with TLS the socket may have more, and nobody wants it */
     bool blocked;      /* the kernel took less than it was offered: out waits for room */
     bool broken;       /* libuv has said that the socket is in error */
     bool shutdown_wanted, shutdown_sent;

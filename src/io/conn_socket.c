@@ -21,7 +21,7 @@ static void on_poll(uv_poll_t *poll, int status, int events);
 
 static int wanted_events(const struct conn *c)
 {
-    bool reads = !c->socket_ended && !(c->paused && c->state == CONN_OPEN);
+    bool reads = !c->socket_ended && !c->read_ended && !(c->paused && c->state == CONN_OPEN);
     return (reads ? UV_READABLE : 0) | (c->blocked ? UV_WRITABLE : 0);
 }
 
@@ -49,14 +49,14 @@ static void on_poll(uv_poll_t *poll, int status, int events)
         events = UV_READABLE | UV_WRITABLE;
     }
     int wanted = wanted_events(c);
-    if (events & wanted & UV_READABLE)
-        worker_receive_later(c->worker, &c->receive);
+    if (events & ~wanted)
+        watch_exactly(c, c->watched & wanted);
     if (events & wanted & UV_WRITABLE) {
         c->blocked = false; /* and watched on: a socket that was full once is full again */
         worker_flush_later(c->worker, &c->flush);
     }
-    if (events & ~wanted)
-        watch_exactly(c, c->watched & wanted);
+    if (events & wanted & UV_READABLE)
+        worker_receive_later(c->worker, &c->receive); /* may end the connection */
 }
 
 /* ---- reading --------------------------------------------------------------------------------------------------- */

@@ -237,6 +237,8 @@ static void read_layer(struct conn *c, struct conn_tls *t, struct slice cipherte
 void conn_tls_read(struct conn *c, struct slice ciphertext)
 {
     struct conn_tls *t = c->tls;
+    if (c->read_ended) /* what follows close_notify is nobody's (RFC 8446, 6.1) */
+        return;
     if (t->under)
         read_layer(c, t, (struct slice){0});
     read_layer(c, t->under ? t->under : t, ciphertext);
@@ -315,7 +317,8 @@ bool conn_tls_shutdown(struct conn *c)
     for (struct conn_tls *t = c->tls; t && c->state != CONN_CLOSED; t = t->under) {
         write_layer(c, t); /* the farewell of the layer over this one */
         ERR_clear_error();
-        SSL_shutdown(t->ssl);
+        if (!(SSL_get_shutdown(t->ssl) & SSL_SENT_SHUTDOWN)) /* a second call would read, and lose what is kept */
+            SSL_shutdown(t->ssl);
     }
     return c->out.bytes > before;
 }

@@ -103,6 +103,7 @@ void transfers_receive_later(struct transfers *t, struct receive *receive)
     else
         t->receive_head = receive;
     t->receive_tail = receive;
+    t->receive_count++;
 }
 
 static struct receive *next_receive(struct transfers *t)
@@ -113,6 +114,7 @@ static struct receive *next_receive(struct transfers *t)
     t->receive_head = receive->next;
     if (!t->receive_head)
         t->receive_tail = NULL;
+    t->receive_count--;
     receive->queued = false;
     return receive;
 }

@@ -41,6 +41,7 @@ struct send {
 
 struct transfers {
     struct receive *receive_head, *receive_tail;
+    unsigned receive_count;
     struct send *send_head, *send_tail;
     char *buffers;
     size_t used;       /* of the buffers, since they were wiped */

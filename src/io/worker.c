@@ -23,7 +23,11 @@
 #include "base/pool.h"
 #include "io/worker_impl.h"
 
-#define TASK_SLOT UINT32_MAX /* the receiver of a task is the worker itself */
+#define TASK_SLOT    UINT32_MAX /* the receiver of a task is the worker itself */
+
+/* libuv asks the kernel again and again in one turn while 1024 sockets are ready, and those that nobody has received
+ * from are ready each time. So there are never as many that wait. */
+#define RECEIVES_MAX 512
 
 struct worker_group {
     unsigned count;
@@ -247,6 +251,8 @@ void worker_free_later(struct worker *worker, struct free_node *node)
 void worker_receive_later(struct worker *worker, struct receive *receive)
 {
     transfers_receive_later(&worker->transfers, receive);
+    if (worker->transfers.receive_count >= RECEIVES_MAX)
+        transfers_receive(&worker->transfers);
 }
 
 void worker_send_later(struct worker *worker, struct send *send)

@@ -9,10 +9,13 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
 #include <uv.h>
 
 #include "base/error.h"
 #include "io/on_worker.h"
+#include "io/transfer.h"
 
 static struct worker_group *group;
 
@@ -415,6 +418,41 @@ static void ends_though_something_is_open(void **state)
     assert_non_null(kept);
 }
 
+static unsigned receives;
+
+static bool count_receive(struct receive *receive, char *bytes, ssize_t n)
+{
+    (void)receive;
+    (void)bytes;
+    (void)n;
+    receives++;
+    return false;
+}
+
+/* The last of them does not wait for the turn's end, and takes the others along. */
+static void queue_many_receives(struct worker *worker, void *arg)
+{
+    (void)arg;
+    static struct receive nodes[512];
+    int fds[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    receives = 0;
+    for (unsigned i = 0; i < 512; i++) {
+        assert_int_equal(receives, 0);
+        nodes[i] = (struct receive){.fd = fds[0], .received = count_receive};
+        worker_receive_later(worker, &nodes[i]);
+    }
+    assert_int_equal(receives, 512);
+    close(fds[0]);
+    close(fds[1]);
+}
+
+static void receives_when_very_many_wait(void **state)
+{
+    (void)state;
+    on_worker(worker_at(group, 0), queue_many_receives, NULL);
+}
+
 static void knows_where_it_is(struct worker *worker, void *arg)
 {
     assert_ptr_equal(worker_current(), worker);
@@ -435,6 +473,7 @@ static void tells_small_facts(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(receives_when_very_many_wait),
         cmocka_unit_test(tells_small_facts),
         cmocka_unit_test(delivers_in_order_on_one_worker),
         cmocka_unit_test(delivers_from_many_threads),

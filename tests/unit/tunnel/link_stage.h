@@ -244,7 +244,7 @@ static inline void on_server_data(void *user, struct slice bytes)
         link_data(stage.link, bytes);
 }
 
-static inline void on_server_writable(void *user)
+static inline void on_server_fill(void *user)
 {
     (void)user;
     if (stage.link)
@@ -252,7 +252,7 @@ static inline void on_server_writable(void *user)
 }
 
 static const struct h2_events server_events = {
-    .request = on_request, .data = on_server_data, .end = on_end, .closed = on_closed, .writable = on_server_writable};
+    .request = on_request, .data = on_server_data, .end = on_end, .closed = on_closed, .fill = on_server_fill};
 
 struct terms {
     uint32_t features, credit;
