@@ -8,8 +8,8 @@ from harness.settings import STEP
 from harness.wait import wait_until
 
 LOST = "log lines were lost: standard error took no more"
-# Reads the first lines, then nothing until the file `thaw` is there. It ends with the server, or by itself.
-STUCK_READER = "head -n 4 >&2; for i in {1..600}; do [ -e thaw ] && exec cat >&2; sleep 0.1; done"
+# Reads until the server listens, then nothing until the file `thaw` is there. It ends with the server, or by itself.
+STUCK_READER = "sed -u /listening/q >&2; for i in {1..600}; do [ -e thaw ] && exec cat >&2; sleep 0.1; done"
 
 
 def dropped(server):
