@@ -49,7 +49,7 @@ void conn_dispose(struct conn *c)
     deadline_cancel(&c->deadline);
     dial_cancel(c->dial);
     c->dial = NULL;
-    if (c->has_handle) {
+    if (c->receive.fd >= 0) {
         uv_close((uv_handle_t *)&c->poll, on_handle_closed);
         close(c->receive.fd);
     } else {
@@ -76,7 +76,7 @@ void conn_fail(struct conn *c, int error, const char *text)
 static void close_hard(struct conn *c)
 {
     const struct linger hard = {.l_onoff = 1, .l_linger = 0};
-    if (c->has_handle)
+    if (c->receive.fd >= 0)
         setsockopt(c->receive.fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
 }
 

@@ -46,7 +46,6 @@ struct conn {
     } peer;
     enum conn_state state;
     bool dialled;
-    bool has_handle;
     bool paused;
     bool socket_ended; /* the socket has no more to read */
     bool read_ended;   /* the owner has been told of the end; with TLS the socket may have more, and nobody wants it */

@@ -235,7 +235,6 @@ int conn_socket_open(struct conn *c, int fd)
     if (uv_poll_init(worker_loop(c->worker), &c->poll, fd) != 0)
         return KV_EIO;
     c->poll.data = c;
-    c->has_handle = true;
     c->receive.fd = c->send.fd = fd;
     return KV_OK;
 }
