@@ -444,6 +444,7 @@ static const struct conn_events conn_events = {
     .eof = on_eof,
     .sent = on_sent,
     .closed = on_closed,
+    .hears_out = true,
 };
 
 static const struct origin_ops ops = {

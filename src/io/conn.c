@@ -101,7 +101,7 @@ static bool linger(struct conn *conn)
 {
     if (conn->state == CONN_CLOSED)
         return false;
-    if (conn->state != CONN_OPEN || (conn->shutdown_sent && conn->read_ended)) {
+    if (conn->state != CONN_OPEN || conn->send_error || (conn->shutdown_sent && conn->read_ended)) {
         conn_dispose(conn);
         return false;
     }
@@ -151,6 +151,8 @@ static void on_expired(struct deadline *deadline)
 void conn_pause(struct conn *conn)
 {
     conn->paused = true;
+    if (conn->send_error) /* its end was to be seen by reading */
+        worker_flush_later(conn->worker, &conn->flush);
 }
 
 void conn_resume(struct conn *conn)

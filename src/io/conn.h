@@ -38,8 +38,11 @@ struct conn_events {
     /* Bytes left for the kernel; conn_unsent() tells how many have not. May be NULL. */
     void (*sent)(void *owner);
     /* The end, exactly once, unless conn_abort or conn_close was called by the owner itself: KV_ECLOSED for an orderly
-     * or reset peer, KV_ETIMEDOUT, KV_EREFUSED, KV_ETLS, KV_EPROTO, KV_EIO. The conn is freed after the turn. */
+     * or reset peer, KV_ETIMEDOUT, KV_EREFUSED, KV_ETLS, KV_EPROTO, KV_EIO. The conn is freed after the turn. A peer
+     * that takes no more is heard to its end first: `data`, `eof` if it had ended its direction, then `closed`. */
     void (*closed)(void *owner, int error);
+    /* Pauses are waited for until then. Otherwise a pause is the end: it may be one until something has been sent. */
+    bool hears_out;
 };
 
 /* ---- making one ------------------------------------------------------------------------------------------------ */

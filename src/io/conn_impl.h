@@ -45,6 +45,7 @@ struct conn {
         struct sockaddr_in6 v6;
     } peer;
     enum conn_state state;
+    int send_error; /* -errno: the peer has left; 0 */
     bool dialled;
     bool paused;
     bool socket_ended; /* the socket has no more to read */

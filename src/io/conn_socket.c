@@ -22,7 +22,8 @@ static void on_poll(uv_poll_t *poll, int status, int events);
 static int wanted_events(const struct conn *c)
 {
     bool reads = !c->socket_ended && !c->read_ended && !(c->paused && c->state == CONN_OPEN);
-    return (reads ? UV_READABLE : 0) | (c->blocked ? UV_WRITABLE : 0);
+    bool writes = c->blocked && !c->send_error;
+    return (reads ? UV_READABLE : 0) | (writes ? UV_WRITABLE : 0);
 }
 
 static void watch_exactly(struct conn *c, int events)
@@ -125,18 +126,38 @@ static void take_end(struct conn *c)
         conn_deliver_eof(c);
 }
 
+static void fail_by(struct conn *c, int error)
+{
+    conn_fail(c, error == -ETIMEDOUT ? KV_ETIMEDOUT : KV_ECLOSED, uv_strerror(error));
+}
+
+/* All that a peer said before it left has been read. Sending told how it left: EPIPE says that it had ended its
+ * direction first, and that end counts. */
+static void end_unsendable(struct conn *c)
+{
+    if (c->paused && c->state == CONN_OPEN)
+        return;
+    if (c->send_error == -EPIPE)
+        take_end(c);
+    fail_by(c, c->send_error); /* unless that was the owner's end already */
+}
+
 static bool on_received(struct receive *receive, char *bytes, ssize_t n)
 {
     struct conn *c = (struct conn *)((char *)receive - offsetof(struct conn, receive));
     bool later = n == -EAGAIN || n == -EINTR;
     if (n > 0)
         take(c, (struct slice){bytes, (size_t)n});
+    else if (c->send_error)
+        end_unsendable(c);
     else if (n == 0)
         take_end(c);
     else if (!later || c->broken)
-        conn_fail(c, n == -ETIMEDOUT ? KV_ETIMEDOUT : KV_ECLOSED, uv_strerror(later ? UV_ECONNRESET : (int)n));
+        fail_by(c, later ? -ECONNRESET : (int)n);
     if (c->state == CONN_CLOSED)
         return false;
+    if (c->send_error)
+        worker_flush_later(c->worker, &c->flush); /* that may have been the last of it */
     conn_watch(c);
     return wanted_events(c) & UV_READABLE;
 }
@@ -171,13 +192,35 @@ static void tell_progress(struct conn *c)
         c->events->sent(c->owner);
 }
 
+/* The peer has left, and what it said before may be waiting in the socket: an answer to a request that it did not want
+ * to read. What cannot be sent stays where it is. */
+static void stop_sending(struct conn *c, int error)
+{
+    c->send_error = error;
+    c->blocked = true;
+    conn_watch(c);
+    worker_flush_later(c->worker, &c->flush);
+}
+
+/* Something of the peer's may still come to the owner. */
+static bool listens(const struct conn *c)
+{
+    if (c->state == CONN_LINGERING || c->read_ended)
+        return false;
+    return c->state == CONN_OPEN && c->paused ? c->events->hears_out : !c->socket_ended;
+}
+
 static void on_sent(struct send *send, ssize_t n, size_t offered)
 {
     struct conn *c = (struct conn *)((char *)send - offsetof(struct conn, send));
     if (n == -EAGAIN || n == -EINTR || n == -ENOBUFS)
         n = 0;
+    if (n == -EPIPE || n == -ECONNRESET) {
+        stop_sending(c, (int)n);
+        return;
+    }
     if (n < 0) {
-        conn_fail(c, KV_ECLOSED, uv_strerror((int)n));
+        fail_by(c, (int)n);
         return;
     }
     c->progressed |= n > 0;
@@ -202,6 +245,8 @@ static void on_flush(struct flush_node *node)
     if (c->tls && !c->paused)
         conn_tls_read(c, (struct slice){0});
     deliver_kept(c);
+    if (c->send_error && c->state != CONN_CLOSED && !listens(c))
+        fail_by(c, c->send_error);
     if (c->state == CONN_OPEN && c->events->fill)
         c->events->fill(c->owner);
     if (c->tls && c->state != CONN_CLOSED)

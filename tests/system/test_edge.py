@@ -5,6 +5,7 @@ import hashlib
 import html.parser
 import json
 import re
+import socket
 
 import pytest
 
@@ -321,6 +322,29 @@ def test_early_answer_to_an_upload(visit):
         pass
     response = visitor.response()
     assert (response.status, response.text) == (403, "enough")
+
+
+@pytest.mark.parametrize("sized, ends_first", [(True, True), (True, False), (False, True)])
+def test_answer_of_a_service_that_leaves_at_once(server, user, make_origin, make_client, sized, ends_first):
+    """What it said counts, whether the client learns by reading or by writing that it left."""
+
+    def leave(connection):
+        connection.sock.recv(100)
+        length = b"Content-Length: 6\r\n" if sized else b""
+        connection.sock.sendall(b"HTTP/1.1 403 No\r\nConnection: close\r\n%s\r\nenough" % length)
+        if ends_first:
+            connection.sock.shutdown(socket.SHUT_WR)
+        connection.sock.close()  # the rest of the request is unread: a reset
+
+    tunnel = make_client(server, make_origin(raw=leave), user.token)
+    for _ in range(30):
+        with server.visitor(tunnel.host) as visitor:
+            try:
+                visitor.request("/up", "POST", body=Pattern(300_000).bytes())
+            except Broken:
+                pass
+            response = visitor.response()
+            assert (response.status, response.text) == (403, "enough")
 
 
 # ---- forwarding fields ----

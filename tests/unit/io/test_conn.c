@@ -200,6 +200,122 @@ static void resets(void **state)
 }
 
 /* The answer arrives though the peer is still sending when we close. */
+struct departure {
+    struct owner *o;
+    int fd;
+    bool ends_first; /* its direction, before it breaks off ours */
+};
+
+/* After this turn's receives and before its sends: it is a send that learns of it. */
+static void have_peer_leave(struct worker *w, void *arg)
+{
+    const struct departure *d = arg;
+    (void)w;
+    send_text(d->fd, "sorry");
+    if (d->ends_first)
+        shutdown(d->fd, SHUT_WR);
+    close(d->fd); /* "hello" is unread: a reset */
+    assert_int_equal(conn_write_copy(d->o->conn, "more", 4), KV_OK);
+}
+
+static void accept_greeted(struct owner *o, struct departure *d)
+{
+    int fds[2];
+    connected_pair(fds);
+    owner_accept(o, fds[1], NULL);
+    on_worker(worker(), do_write_hello, o);
+    *d = (struct departure){.o = o, .fd = fds[0], .ends_first = d->ends_first};
+    char byte;
+    assert_int_equal(recv(fds[0], &byte, 1, MSG_PEEK), 1);
+}
+
+static void hears_a_peer_that_takes_no_more(void **state)
+{
+    (void)state;
+    for (int ends_first = 0; ends_first <= 1; ends_first++) {
+        struct owner o;
+        struct departure d = {.ends_first = ends_first};
+        accept_greeted(&o, &d);
+        on_worker(worker(), have_peer_leave, &d);
+        assert_true(wait_for(&o.end));
+        assert_int_equal(o.received, 5);
+        assert_memory_equal(o.first, "sorry", 5);
+        assert_int_equal(o.eofs, ends_first); /* a reset alone is no end to rely on */
+        assert_int_equal(o.closed, 1);
+        assert_int_equal(o.error, KV_ECLOSED);
+    }
+}
+
+/* Nothing to wait for. */
+static void hears_no_more_of_a_peer_that_ended(void **state)
+{
+    (void)state;
+    struct owner o;
+    struct departure d = {0};
+    accept_greeted(&o, &d);
+    send_text(d.fd, "bye");
+    shutdown(d.fd, SHUT_WR);
+    assert_true(wait_for(&o.eof));
+    close(d.fd);
+    on_worker(worker(), do_write_hello, &o);
+    assert_true(wait_for(&o.end));
+    assert_int_equal(o.received, 3);
+    assert_int_equal(o.eofs, 1);
+    assert_int_equal(o.closed, 1);
+}
+
+static const struct conn_events patient_events = {
+    .data = on_data, .eof = on_eof, .closed = on_closed, .hears_out = true};
+
+static void be_patient(struct worker *w, void *arg)
+{
+    struct owner *o = arg;
+    (void)w;
+    conn_set_owner(o->conn, &patient_events, o);
+}
+
+/* Whether a pause is waited for is the owner's to say. */
+static void hears_out_after_a_pause_or_not(void **state)
+{
+    (void)state;
+    struct owner o;
+    struct departure d = {.ends_first = true};
+    accept_greeted(&o, &d);
+    on_worker(worker(), do_pause, &o);
+    on_worker(worker(), have_peer_leave, &d);
+    assert_true(wait_for(&o.end));
+    assert_int_equal(o.received + (size_t)o.eofs, 0);
+
+    accept_greeted(&o, &d);
+    on_worker(worker(), be_patient, &o);
+    on_worker(worker(), do_pause, &o);
+    on_worker(worker(), have_peer_leave, &d);
+    for (int i = 0; i < 20; i++)
+        on_worker(worker(), nothing, NULL);
+    assert_int_equal(o.received + (size_t)(o.eofs + o.closed), 0);
+    on_worker(worker(), do_resume, &o);
+    assert_true(wait_for(&o.end));
+    assert_int_equal(o.received, 5);
+    assert_int_equal(o.eofs, 1);
+
+    /* And one that pauses when it has heard something. */
+    accept_greeted(&o, &d);
+    o.pause_in_data = true;
+    on_worker(worker(), have_peer_leave, &d);
+    assert_true(wait_for(&o.end));
+    assert_int_equal(o.received, 5);
+    assert_int_equal(o.eofs, 0);
+
+    /* The owner's own end needs no more of it. */
+    accept_greeted(&o, &d);
+    o.pause_in_data = false;
+    on_worker(worker(), be_patient, &o);
+    on_worker(worker(), do_pause, &o);
+    on_worker(worker(), have_peer_leave, &d);
+    on_worker(worker(), do_close, &o);
+    assert_int_equal(o.closed, 0);
+}
+
 static void lingers_for_the_peer(void **state)
 {
     (void)state;
@@ -336,6 +452,9 @@ int main(void)
         cmocka_unit_test(pauses_reading),
         cmocka_unit_test(keeps_what_came_with_a_pause),
         cmocka_unit_test(resets),
+        cmocka_unit_test(hears_a_peer_that_takes_no_more),
+        cmocka_unit_test(hears_no_more_of_a_peer_that_ended),
+        cmocka_unit_test(hears_out_after_a_pause_or_not),
         cmocka_unit_test(lingers_for_the_peer),
         cmocka_unit_test(gives_up_with_a_reset),
         cmocka_unit_test(waits_for_the_slow),
