@@ -24,6 +24,8 @@ _Static_assert(BUFFER_BYTES >= LIMIT_READ_BYTES, "the large buffer is the small 
 int transfers_init(struct transfers *t)
 {
     *t = (struct transfers){.buffers = malloc(BUFFER_BYTES)};
+    STAILQ_INIT(&t->receives);
+    STAILQ_INIT(&t->sends);
     return t->buffers ? KV_OK : KV_ENOMEM;
 }
 
@@ -97,23 +99,16 @@ void transfers_receive_later(struct transfers *t, struct receive *receive)
     if (receive->queued)
         return;
     receive->queued = true;
-    receive->next = NULL;
-    if (t->receive_tail)
-        t->receive_tail->next = receive;
-    else
-        t->receive_head = receive;
-    t->receive_tail = receive;
+    STAILQ_INSERT_TAIL(&t->receives, receive, next);
     t->receive_count++;
 }
 
 static struct receive *next_receive(struct transfers *t)
 {
-    struct receive *receive = t->receive_head;
+    struct receive *receive = STAILQ_FIRST(&t->receives);
     if (!receive)
         return NULL;
-    t->receive_head = receive->next;
-    if (!t->receive_head)
-        t->receive_tail = NULL;
+    STAILQ_REMOVE_HEAD(&t->receives, next);
     t->receive_count--;
     receive->queued = false;
     return receive;
@@ -168,7 +163,7 @@ static void receive_burst(struct transfers *t)
 
 void transfers_receive(struct transfers *t)
 {
-    while (t->receive_head)
+    while (!STAILQ_EMPTY(&t->receives))
         receive_burst(t);
 }
 
@@ -179,20 +174,13 @@ void transfers_send_later(struct transfers *t, struct send *send)
     if (send->queued)
         return;
     send->queued = true;
-    send->next = NULL;
-    if (t->send_tail)
-        t->send_tail->next = send;
-    else
-        t->send_head = send;
-    t->send_tail = send;
+    STAILQ_INSERT_TAIL(&t->sends, send, next);
 }
 
 static struct send *next_send(struct transfers *t)
 {
-    struct send *send = t->send_head;
-    t->send_head = send->next;
-    if (!t->send_head)
-        t->send_tail = NULL;
+    struct send *send = STAILQ_FIRST(&t->sends);
+    STAILQ_REMOVE_HEAD(&t->sends, next);
     send->queued = false;
     return send;
 }
@@ -216,7 +204,7 @@ static void send_burst(struct transfers *t)
     size_t offered[RING_OPS];
     struct iovec slices[BURST_SLICES];
     unsigned n = 0, used = 0;
-    while (t->send_head && n < RING_OPS && used + SEND_SLICES <= BURST_SLICES) {
+    while (!STAILQ_EMPTY(&t->sends) && n < RING_OPS && used + SEND_SLICES <= BURST_SLICES) {
         struct send *send = next_send(t);
         if (send->fd < 0)
             continue;
@@ -233,7 +221,7 @@ static void send_burst(struct transfers *t)
 
 void transfers_send(struct transfers *t)
 {
-    while (t->send_head)
+    while (!STAILQ_EMPTY(&t->sends))
         send_burst(t);
 }
 

@@ -13,6 +13,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/queue.h>
 #include <sys/types.h>
 
 struct chain;
@@ -20,7 +21,7 @@ struct ring;
 
 /* Wants to receive, once. Zeroed but for `fd` and `received` when unused; may be queued again from `received`. */
 struct receive {
-    struct receive *next;
+    STAILQ_ENTRY(receive) next;
     int fd; /* -1: no longer */
     bool queued;
     bool large; /* the last time there was more than a small buffer takes */
@@ -31,7 +32,7 @@ struct receive {
 
 /* Wants to send what is in `chain`, once. */
 struct send {
-    struct send *next;
+    STAILQ_ENTRY(send) next;
     int fd; /* -1: no longer */
     bool queued;
     const struct chain *chain; /* not empty; unchanged until `sent`, which takes away what has left */
@@ -40,9 +41,9 @@ struct send {
 };
 
 struct transfers {
-    struct receive *receive_head, *receive_tail;
+    STAILQ_HEAD(, receive) receives;
     unsigned receive_count;
-    struct send *send_head, *send_tail;
+    STAILQ_HEAD(, send) sends;
     char *buffers;
     size_t used;       /* of the buffers, since they were wiped */
     struct ring *ring; /* NULL: one system call for each transfer */
@@ -68,7 +69,7 @@ void transfers_send(struct transfers *t);
 
 static inline bool transfers_want_send(const struct transfers *t)
 {
-    return t->send_head != NULL;
+    return !STAILQ_EMPTY(&t->sends);
 }
 
 /* One send that does not wait, at once, past the queue. */

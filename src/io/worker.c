@@ -79,12 +79,9 @@ static struct message *take_inbox(struct worker *w)
 
 static void flush_all(struct worker *w)
 {
-    while (w->flush_head) {
-        struct flush_node *node = w->flush_head;
-        w->flush_head = node->next;
-        if (!w->flush_head)
-            w->flush_tail = NULL;
-        node->next = NULL;
+    struct flush_node *node;
+    while ((node = STAILQ_FIRST(&w->flushes))) {
+        STAILQ_REMOVE_HEAD(&w->flushes, next);
         node->queued = false;
         node->flush(node);
     }
@@ -95,7 +92,7 @@ static void flush_all(struct worker *w)
 static void turn_end(struct worker *w)
 {
     deliver_list(w, take_inbox(w));
-    while (w->local_head || w->flush_head || transfers_want_send(&w->transfers)) {
+    while (w->local_head || !STAILQ_EMPTY(&w->flushes) || transfers_want_send(&w->transfers)) {
         struct message *local = w->local_head;
         w->local_head = w->local_tail = NULL;
         deliver_list(w, local);
@@ -218,27 +215,14 @@ void worker_flush_later(struct worker *worker, struct flush_node *node)
     if (node->queued)
         return;
     node->queued = true;
-    node->next = NULL;
-    if (worker->flush_tail)
-        worker->flush_tail->next = node;
-    else
-        worker->flush_head = node;
-    worker->flush_tail = node;
+    STAILQ_INSERT_TAIL(&worker->flushes, node, next);
 }
 
 void worker_flush_cancel(struct worker *worker, struct flush_node *node)
 {
     if (!node->queued)
         return;
-    struct flush_node **link = &worker->flush_head, *previous = NULL;
-    while (*link != node) {
-        previous = *link;
-        link = &(*link)->next;
-    }
-    *link = node->next;
-    if (worker->flush_tail == node)
-        worker->flush_tail = previous;
-    node->next = NULL;
+    STAILQ_REMOVE(&worker->flushes, node, flush_node, next);
     node->queued = false;
 }
 
@@ -448,6 +432,7 @@ int worker_group_start(unsigned count, struct worker_group **out)
         w->index = i;
         w->group = group;
         w->slot_free = NO_SLOT;
+        STAILQ_INIT(&w->flushes);
         int error = start_one(w);
         if (error) {
             worker_group_stop(group, 0);

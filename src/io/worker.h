@@ -18,6 +18,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/queue.h>
 
 struct receive;
 struct send;
@@ -63,7 +64,7 @@ void worker_send_later(struct worker *worker, struct send *send);
 
 /* Intrusive node of the list of things to flush at the end of the turn. Zeroed when unused. */
 struct flush_node {
-    struct flush_node *next;
+    STAILQ_ENTRY(flush_node) next;
     bool queued;
     void (*flush)(struct flush_node *node);
 };

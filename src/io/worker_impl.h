@@ -46,7 +46,7 @@ struct worker {
     uint32_t slot_free;
 
     struct message *local_head, *local_tail;
-    struct flush_node *flush_head, *flush_tail;
+    STAILQ_HEAD(, flush_node) flushes;
     struct free_node *free_head;
 
     /* On a cache line of its own: the one thing that other threads write. */
