@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import load
-from programs import ROOT
+from programs import ROOT, Programs
 from websocket import Echo, round_trips
 from ways import OURS, TWO, UPGRADE, service
 
@@ -22,6 +22,11 @@ def take_turns(ways, measure, repeats):
     return runs
 
 
+def compare(report, part, case, ways, measure, repeats):
+    report.check_quiet(f"{part}, {case}")
+    report.add(part, case, take_turns(ways, measure, repeats))
+
+
 def connections_of(options):
     return (1, 64, 256)[: 2 if options.quick else 3]
 
@@ -29,19 +34,24 @@ def connections_of(options):
 def http(programs, report, options, ways):
     """1 KiB answers in HTTP/1.1, in the clear, through everything there is."""
     origin, _ = service(programs)
-    started = ways.start(programs, origin)
+    started = ways.start(programs, origin, ("one nginx", TWO, "ssh -R", OURS))
     for connections in connections_of(options):
-        fit = started
-        if connections > 1 and any(way.name == "localtunnel" for way in started):
-            fit = [way for way in started if way.name != "localtunnel"]
-            slow = [way for way in started if way.name == "localtunnel"]
+        compare(report, "HTTP/1.1", f"{connections} connections", started,
+                lambda way: load.wrk(way, connections, options.seconds), options.repeats)
+    localtunnel(report, options, ways)
+
+
+def localtunnel(report, options, ways):
+    """By itself: its programs keep the processors busy without any load, which the other ways would pay for."""
+    for connections in connections_of(options):
+        case = f"{connections} connections"
+        with Programs() as programs:
+            origin, _ = service(programs)
+            started = ways.start(programs, origin, ("localtunnel",))
             try:
-                runs = take_turns(slow, lambda way: load.wrk(way, connections, options.seconds), 1)
-                report.add("HTTP/1.1", f"{connections} connections", runs)
+                report.add("HTTP/1.1", case, take_turns(started, lambda way: load.wrk(way, connections, options.seconds), 1))
             except SystemExit as error:
-                report.note(f"localtunnel at {connections} connections: {str(error).splitlines()[0]}")
-        runs = take_turns(fit, lambda way: load.wrk(way, connections, options.seconds), options.repeats)
-        report.add("HTTP/1.1", f"{connections} connections", runs)
+                report.note(f"localtunnel at {case}: {str(error).splitlines()[0]}")
 
 
 def tls(programs, report, options, ways):
@@ -49,8 +59,8 @@ def tls(programs, report, options, ways):
     origin, _ = service(programs)
     started = ways.start(programs, origin, (TWO, OURS), tls=True)
     for connections in connections_of(options):
-        runs = take_turns(started, lambda way: load.wrk(way, connections, options.seconds), options.repeats)
-        report.add("TLS", f"{connections} connections", runs)
+        compare(report, "TLS", f"{connections} connections", started,
+                lambda way: load.wrk(way, connections, options.seconds), options.repeats)
 
 
 def h2(programs, report, options, ways):
@@ -59,22 +69,20 @@ def h2(programs, report, options, ways):
     started = ways.start(programs, origin, (TWO, OURS), h2=True)
     for connections, streams in [(n, 1) for n in connections_of(options)] + [(1, 64)]:
         name = f"{connections} connections" if streams == 1 else f"1 connection, {streams} streams"
-        runs = take_turns(started, lambda way: load.h2load(way, connections, streams, options.seconds, programs.folder),
-                          options.repeats)
-        report.add("HTTP/2", name, runs)
+        compare(report, "HTTP/2", name, started,
+                lambda way: load.h2load(way, connections, streams, options.seconds, programs.folder), options.repeats)
 
 
 def bulk(programs, report, options, ways):
     """One large body each way."""
     origin, _ = service(programs, bulk=BULK_BYTES)
     names = ("one nginx", TWO, "ssh -R", OURS)
-    runs = take_turns(ways.start(programs, origin, names), lambda way: load.bulk(way, BULK_BYTES), options.repeats)
-    report.add("bulk", "256 MiB down", runs)
+    compare(report, "bulk", "256 MiB down", ways.start(programs, origin, names),
+            lambda way: load.bulk(way, BULK_BYTES), options.repeats)
     sink = programs.start([sys.executable, os.path.join(ROOT, "bench", "sink.py")], stdout=subprocess.PIPE, text=True)
     started = ways.start(programs, int(sink.stdout.readline()), names)
     body = programs.path("www", "bulk")
-    runs = take_turns(started, lambda way: load.bulk(way, BULK_BYTES, body), options.repeats)
-    report.add("bulk", "256 MiB up", runs)
+    compare(report, "bulk", "256 MiB up", started, lambda way: load.bulk(way, BULK_BYTES, body), options.repeats)
 
 
 def websocket(programs, report, options, ways):
@@ -82,5 +90,5 @@ def websocket(programs, report, options, ways):
     with Echo() as echo:
         started = ways.start(programs, echo.port, (TWO, "ssh -R", OURS), connection=UPGRADE)
         for connections in (1, 64):
-            runs = take_turns(started, lambda way: round_trips(way, connections, options.seconds), options.repeats)
-            report.add("WebSocket", f"{connections} connections", runs)
+            compare(report, "WebSocket", f"{connections} connections", started,
+                    lambda way: round_trips(way, connections, options.seconds), options.repeats)

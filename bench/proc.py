@@ -3,6 +3,7 @@
 import contextlib
 import os
 import resource
+import time
 
 
 def children():
@@ -43,6 +44,22 @@ class Meter:
 
     def spent(self):
         return {label: ns - self.start[label] for label, ns in self.now().items()}
+
+
+def machine_ticks():
+    """(at work, idle): ticks of all processors since the machine started."""
+    with open("/proc/stat", encoding="utf-8") as f:
+        ticks = [int(word) for word in f.readline().split()[1:9]]
+    idle = ticks[3] + ticks[4]
+    return sum(ticks) - idle, idle
+
+
+def busy(seconds=0.5):
+    """The part of the machine's processor time that is being used, 0 to 1."""
+    work, idle = machine_ticks()
+    time.sleep(seconds)
+    more_work, more_idle = machine_ticks()
+    return (more_work - work) / max(more_work - work + more_idle - idle, 1)
 
 
 def memory(pid, field="VmRSS"):

@@ -10,9 +10,11 @@ import os
 import platform
 import statistics
 
+import proc
 from programs import fail
 from ways import OURS, TWO
 
+QUIET = 0.1  # of the machine's processor time
 MARKS = "<!-- tables of ./dev bench --publish -->", "<!-- end of tables -->"
 
 
@@ -70,6 +72,12 @@ class Report:
     def note(self, text):
         self.notes.append(text)
         print(f"  ({text})", flush=True)
+
+    def check_quiet(self, what):
+        """Between runs nothing works, so what does is somebody else's, and every way pays for it."""
+        used = proc.busy()
+        if used > QUIET:
+            self.note(f"{what}: other programs used {100 * used:.0f} % of the machine before it began")
 
     def add(self, part, case, runs, figures=None):
         """runs: {way: [{figure: number}]}. A row for each figure, in the order of the first way's; per-process figures

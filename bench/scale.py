@@ -49,6 +49,7 @@ def exchanges(programs, report, options):
     the tunnel's."""
     origin, _ = service(programs)
     ways = [two_nginx(programs, origin), kavilo(programs, origin)]
+    report.check_quiet("scaling")
     for connections in (1, 4, 16, 64, 256, 1000):
         runs = take_turns(ways, lambda way: wrk(way, connections, options.seconds), options.repeats)
         report.add("scaling: requests at once on one tunnel", f"{connections} at once", runs, [CPU, REQUESTS, P99])
