@@ -23,7 +23,7 @@ _Static_assert(BUFFER_BYTES >= LIMIT_READ_BYTES, "the large buffer is the small 
 
 int transfers_init(struct transfers *t)
 {
-    *t = (struct transfers){.buffers = malloc(BUFFER_BYTES)};
+    *t = (struct transfers){.buffers = malloc(BUFFER_BYTES), .round = 1};
     STAILQ_INIT(&t->receives);
     STAILQ_INIT(&t->sends);
     return t->buffers ? KV_OK : KV_ENOMEM;
@@ -101,6 +101,18 @@ void transfers_receive_later(struct transfers *t, struct receive *receive)
     receive->queued = true;
     STAILQ_INSERT_TAIL(&t->receives, receive, next);
     t->receive_count++;
+    if (receive->round != t->round) {
+        receive->round = t->round;
+        t->round_sockets++;
+    }
+}
+
+unsigned transfers_count_anew(struct transfers *t)
+{
+    unsigned sockets = t->round_sockets;
+    t->round_sockets = 0;
+    t->round++;
+    return sockets;
 }
 
 static struct receive *next_receive(struct transfers *t)

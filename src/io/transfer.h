@@ -24,7 +24,8 @@ struct receive {
     STAILQ_ENTRY(receive) next;
     int fd; /* -1: no longer */
     bool queued;
-    bool large; /* the last time there was more than a small buffer takes */
+    unsigned round; /* in which it was counted last (transfers_count_anew) */
+    bool large;     /* the last time there was more than a small buffer takes */
     /* n bytes at `bytes`, valid until return; n 0: the peer has ended its direction; negative: -errno, -EAGAIN among
      * them. True to be given what further bytes there are in this turn. */
     bool (*received)(struct receive *receive, char *bytes, ssize_t n);
@@ -43,6 +44,7 @@ struct send {
 struct transfers {
     STAILQ_HEAD(, receive) receives;
     unsigned receive_count;
+    unsigned round, round_sockets; /* how often was counted anew, and what there was since */
     STAILQ_HEAD(, send) sends;
     char *buffers;
     size_t used;       /* of the buffers, since they were wiped */
@@ -66,6 +68,9 @@ void transfers_send_later(struct transfers *t, struct send *send);
  * other nodes, which set their fd to -1. */
 void transfers_receive(struct transfers *t);
 void transfers_send(struct transfers *t);
+
+/* How many sockets had something to receive since the last time, each counted once. */
+unsigned transfers_count_anew(struct transfers *t);
 
 static inline bool transfers_want_send(const struct transfers *t)
 {

@@ -7,6 +7,7 @@
  *     libuv callbacks ── only queue: sockets to receive from, bytes into chains, messages to receivers, objects to free
  *     receives        ── of all sockets that have something (transfer.h)
  *     turn end        ── deliver messages, flush what became dirty, send, again until all three are empty; then free
+ *     rest            ── 100 us, if many sockets are busy and the turn met few of them
  *
  * The flush at the end of the turn is where writes are coalesced: whatever a connection got during the turn leaves in
  * one piece, and what all of them have to send in as few system calls as the kernel allows. Freeing last is what lets a
@@ -53,6 +54,9 @@ struct uv_loop_s *worker_loop(struct worker *worker);
 
 /* Milliseconds of the monotonic clock, read once a turn. */
 uint64_t worker_now(const struct worker *worker);
+
+/* How often it has rested between two turns, because many sockets were busy and few were ready. */
+unsigned worker_rests(const struct worker *worker);
 
 /* Overwrites the buffers that receives share: what went through them may have been a secret. */
 void worker_wipe_buffers(struct worker *worker);

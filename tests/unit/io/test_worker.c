@@ -453,6 +453,52 @@ static void receives_when_very_many_wait(void **state)
     on_worker(worker_at(group, 0), queue_many_receives, NULL);
 }
 
+static struct receive sockets[40];
+
+static void queue_receives(struct worker *worker, void *arg)
+{
+    for (unsigned i = 0; i < *(unsigned *)arg; i++)
+        worker_receive_later(worker, &sockets[i]);
+}
+
+static unsigned rests;
+
+static void ask_rests(struct worker *worker, void *arg)
+{
+    (void)arg;
+    rests = worker_rests(worker);
+}
+
+/* `many` sockets at once and then a few of them, again and again. */
+static void be_busy(struct worker *worker, unsigned many)
+{
+    for (unsigned i = 0; i < 10; i++)
+        on_worker(worker, queue_receives, &many);
+    for (unsigned i = 0; i < 20; i++)
+        on_worker(worker, queue_receives, &(unsigned){4});
+    on_worker(worker, ask_rests, NULL);
+}
+
+static void rests_between_turns_of_many(void **state)
+{
+    (void)state;
+    struct worker *worker = worker_at(group, 1); /* no other test has sockets there */
+    int fds[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    for (unsigned i = 0; i < 40; i++)
+        sockets[i] = (struct receive){.fd = fds[0], .received = count_receive};
+    for (unsigned i = 0; i < 100; i++) {
+        be_busy(worker, 20);
+        assert_int_equal(rests, 0); /* not with so few */
+    }
+    uint64_t begin = uv_hrtime();
+    while (rests == 0 && uv_hrtime() - begin < TEST_PATIENCE_S * 1000000000UL)
+        be_busy(worker, 40);
+    assert_true(rests > 0);
+    close(fds[0]);
+    close(fds[1]);
+}
+
 static void knows_where_it_is(struct worker *worker, void *arg)
 {
     assert_ptr_equal(worker_current(), worker);
@@ -474,6 +520,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(receives_when_very_many_wait),
+        cmocka_unit_test(rests_between_turns_of_many),
         cmocka_unit_test(tells_small_facts),
         cmocka_unit_test(delivers_in_order_on_one_worker),
         cmocka_unit_test(delivers_from_many_threads),
