@@ -92,9 +92,10 @@ struct origin {
     size_t scanned;
     struct http1_body body;
     uint64_t idle_ms;
-    bool ready;  /* connected */
-    bool reused; /* from the pool: may be dead already */
-    bool heard;  /* a byte of the answer came */
+    bool ready;      /* connected */
+    bool reused;     /* from the pool: may be dead already */
+    bool repeatable; /* the request may be sent again, and is its head alone */
+    bool heard;      /* a byte of the answer came */
     bool keep_alive;
 
     /* over HTTP/2 */

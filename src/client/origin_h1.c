@@ -130,6 +130,7 @@ int origin_h1_start(struct origin *o)
     }
     o->open = true;
     o->request_ended = !o->upgrade && o->framing != HTTP1_CHUNKED && o->length_left == 0;
+    o->repeatable = o->request_ended && origin_head_is_idempotent(o->request); /* there is no body */
     await_head(o);
     return KV_OK;
 }
@@ -392,8 +393,7 @@ static void read_on(struct origin *o)
 /* A kept connection died before it answered: the request goes out once more, on a new one. */
 static bool try_again(struct origin *o)
 {
-    bool harmless = o->framing != HTTP1_CHUNKED && o->owed == 0 && origin_head_is_idempotent(o->request);
-    if (!o->reused || o->heard || !o->request_ended || o->upgrade || !harmless)
+    if (!o->reused || o->heard || !o->repeatable)
         return false;
     conn_abort(let_go(o), false);
     if (connect_to_service(o, true) != KV_OK)

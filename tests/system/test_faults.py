@@ -144,6 +144,26 @@ def test_service_that_closes_when_the_request_arrives(server, user, make_origin,
     assert served.count("POST") == posts, "a POST was sent twice"
 
 
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+def test_body_that_died_with_a_reused_connection(server, user, make_origin, make_client, method):
+    """PUT and DELETE may be repeated, but not without the body that has left already."""
+    bodies = []
+
+    def handler(ex):
+        if ex.request.method == method:
+            bodies.append(b"".join(ex.body))
+        if ex.number > 1:
+            ex.close()
+        else:
+            ex.reply("fine")
+
+    client = make_client(server, make_origin(handler), user.token)
+    for _ in range(4):
+        assert server.fetch(client.host).text == "fine"
+        assert error_of(server.fetch(client.host, method=method, body=b"hello")) in ((200, None), (502, "origin_closed"))
+    assert set(bodies) == {b"hello"}
+
+
 def test_hanging_service_and_leaving_visitor(server, tunnel, origin):
     """The local service notices that nobody waits any more."""
     for _ in range(3):
