@@ -219,6 +219,16 @@ static void on_sent(void *owner)
     tell_left(o);
 }
 
+/* The rest of the request has nowhere to go, and nobody has to wait for it; the answer may be there already. */
+static void on_unsendable(void *owner)
+{
+    struct origin *o = owner;
+    o->request_ended = true;
+    if (o->answer_ended)
+        conn_abort(let_go(o), false);
+    drop_owed(o);
+}
+
 static void on_ready(void *owner)
 {
     struct origin *o = owner;
@@ -444,7 +454,7 @@ static const struct conn_events conn_events = {
     .eof = on_eof,
     .sent = on_sent,
     .closed = on_closed,
-    .hears_out = true,
+    .unsendable = on_unsendable,
 };
 
 static const struct origin_ops ops = {

@@ -245,6 +245,13 @@ static void on_origin_data(void *owner, struct slice bytes)
         break_off(r, KV_ENOMEM);
 }
 
+/* The answer is complete and the service takes no more; the visitor is still sending. */
+static void await_visitor(struct relay *r)
+{
+    if (!origin_is_open(&r->origin) && !deadline_armed(&r->leftover))
+        deadline_arm(origin_pool_worker(r->context->pool), &r->leftover, LIMIT_PROGRESS_MS);
+}
+
 static void on_origin_end(void *owner, const struct head *trailers)
 {
     struct relay *r = owner;
@@ -255,8 +262,8 @@ static void on_origin_end(void *owner, const struct head *trailers)
     }
     if (half_is_done(&r->half))
         end(r, REASON_NONE, NULL, false);
-    else if (!origin_is_open(&r->origin))
-        deadline_arm(origin_pool_worker(r->context->pool), &r->leftover, LIMIT_PROGRESS_MS);
+    else
+        await_visitor(r);
 }
 
 static void on_origin_left(void *owner, size_t bytes)
@@ -264,6 +271,8 @@ static void on_origin_left(void *owner, size_t bytes)
     struct relay *r = owner;
     if (half_grant(&r->half, bytes) != KV_OK)
         break_off(r, KV_ENOMEM);
+    else
+        await_visitor(r);
 }
 
 static void on_origin_failed(void *owner, enum close_reason reason, const char *text)

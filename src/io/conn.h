@@ -38,11 +38,12 @@ struct conn_events {
     /* Bytes left for the kernel; conn_unsent() tells how many have not. May be NULL. */
     void (*sent)(void *owner);
     /* The end, exactly once, unless conn_abort or conn_close was called by the owner itself: KV_ECLOSED for an orderly
-     * or reset peer, KV_ETIMEDOUT, KV_EREFUSED, KV_ETLS, KV_EPROTO, KV_EIO. The conn is freed after the turn. A peer
-     * that takes no more is heard to its end first: `data`, `eof` if it had ended its direction, then `closed`. */
+     * or reset peer, KV_ETIMEDOUT, KV_EREFUSED, KV_ETLS, KV_EPROTO, KV_EIO. The conn is freed after the turn. */
     void (*closed)(void *owner, int error);
-    /* Pauses are waited for until then. Otherwise a pause is the end: it may be one until something has been sent. */
-    bool hears_out;
+    /* The peer takes no more, so what is queued, and what follows, will not leave. What it said before is still
+     * delivered, through pauses as ever: `data`, `eof` if it had ended its direction, then `closed`. With NULL here a
+     * pause meanwhile means `closed` at once, because it may be one that waits for something to leave. */
+    void (*unsendable)(void *owner);
 };
 
 /* ---- making one ------------------------------------------------------------------------------------------------ */
@@ -81,7 +82,8 @@ void conn_set_owner(struct conn *conn, const struct conn_events *events, void *o
 
 /* ---- reading --------------------------------------------------------------------------------------------------- */
 
-/* Stops and restarts `data` and `eof`. While paused a dead peer is noticed through keepalive only. */
+/* Stops and restarts `data` and `eof`. While paused a dead peer is noticed by sending and through
+ * keepalive only. */
 void conn_pause(struct conn *conn);
 void conn_resume(struct conn *conn);
 

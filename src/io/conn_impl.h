@@ -45,12 +45,12 @@ struct conn {
         struct sockaddr_in6 v6;
     } peer;
     enum conn_state state;
-    int send_error; /* -errno: the peer has left; 0 */
+    int send_error; /* -errno: the peer takes no more; 0 */
     bool dialled;
     bool paused;
     bool socket_ended; /* the socket has no more to read */
     bool read_ended;   /* the owner has been told of the end; with TLS the socket may have more, and nobody wants it */
-    bool blocked;      /* the kernel took less than it was offered: out waits for room */
+    bool blocked;      /* the kernel took less than it was offered: out waits for room, or for ever */
     bool broken;       /* libuv has said that the socket is in error */
     bool shutdown_wanted, shutdown_sent;
     bool progressed; /* bytes left since the owner was told */

@@ -131,13 +131,13 @@ static void fail_by(struct conn *c, int error)
     conn_fail(c, error == -ETIMEDOUT ? KV_ETIMEDOUT : KV_ECLOSED, uv_strerror(error));
 }
 
-/* All that a peer said before it left has been read. Sending told how it left: EPIPE says that it had ended its
- * direction first, and that end counts. */
-static void end_unsendable(struct conn *c)
+/* Nothing more can be read from a peer that takes no more. At the end of what it said, sending has told how it left:
+ * EPIPE says that it had ended its direction first, and that end counts. */
+static void end_unsendable(struct conn *c, bool at_end)
 {
     if (c->paused && c->state == CONN_OPEN)
-        return;
-    if (c->send_error == -EPIPE)
+        return; /* it will be so still */
+    if (at_end && c->send_error == -EPIPE)
         take_end(c);
     fail_by(c, c->send_error); /* unless that was the owner's end already */
 }
@@ -148,16 +148,18 @@ static bool on_received(struct receive *receive, char *bytes, ssize_t n)
     bool later = n == -EAGAIN || n == -EINTR;
     if (n > 0)
         take(c, (struct slice){bytes, (size_t)n});
+    else if (later && !c->broken)
+        ; /* the loop will tell */
     else if (c->send_error)
-        end_unsendable(c);
+        end_unsendable(c, n == 0);
     else if (n == 0)
         take_end(c);
-    else if (!later || c->broken)
+    else
         fail_by(c, later ? -ECONNRESET : (int)n);
     if (c->state == CONN_CLOSED)
         return false;
     if (c->send_error)
-        worker_flush_later(c->worker, &c->flush); /* that may have been the last of it */
+        worker_flush_later(c->worker, &c->flush); /* the owner may have paused, or TLS have ended */
     conn_watch(c);
     return wanted_events(c) & UV_READABLE;
 }
@@ -200,6 +202,8 @@ static void stop_sending(struct conn *c, int error)
     c->blocked = true;
     conn_watch(c);
     worker_flush_later(c->worker, &c->flush);
+    if (c->state == CONN_OPEN && c->events->unsendable)
+        c->events->unsendable(c->owner);
 }
 
 /* Something of the peer's may still come to the owner. */
@@ -207,7 +211,7 @@ static bool listens(const struct conn *c)
 {
     if (c->state == CONN_LINGERING || c->read_ended)
         return false;
-    return c->state == CONN_OPEN && c->paused ? c->events->hears_out : !c->socket_ended;
+    return c->state == CONN_OPEN && c->paused ? c->events->unsendable != NULL : !c->socket_ended;
 }
 
 static void on_sent(struct send *send, ssize_t n, size_t offered)

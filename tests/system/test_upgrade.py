@@ -307,6 +307,26 @@ def test_service_ends_an_upgrade(server, user, make_origin, make_client, abrupt)
         assert visitor.source.at_end()
 
 
+def test_last_words_of_a_service_that_reads_no_more(server, user, make_origin, make_client):
+    """It ends its side and leaves with input unread: its words arrive, and then its end, while the visitor still sends."""
+
+    def leave(connection):
+        connection.source.until(b"\r\n\r\n")
+        connection.sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo/1\r\n\r\n")
+        connection.source.exactly(2)
+        connection.sock.sendall(b"last words")
+        connection.sock.shutdown(socket.SHUT_WR)
+        connection.sock.close()
+
+    client = make_client(server, make_origin(raw=leave), user.token)
+    for _ in range(20):
+        with server.visitor(client.host) as visitor:
+            visitor.request("/raw", fields=UPGRADE)
+            assert visitor.response().status == 101
+            visitor.send(b"go" + b"x" * 200_000)
+            assert visitor.source.to_end() == b"last words"
+
+
 def test_idle_upgrade_is_left_alone(server, tunnel):
     with server.visitor(tunnel.host) as visitor:
         visitor.request("/upgrade", fields=UPGRADE)

@@ -199,7 +199,6 @@ static void resets(void **state)
     assert_int_equal(o.eofs, 0);
 }
 
-/* The answer arrives though the peer is still sending when we close. */
 struct departure {
     struct owner *o;
     int fd;
@@ -264,8 +263,16 @@ static void hears_no_more_of_a_peer_that_ended(void **state)
     assert_int_equal(o.closed, 1);
 }
 
+static unsigned unsendables;
+
+static void on_unsendable(void *arg)
+{
+    assert_int_equal(((struct owner *)arg)->closed, 0);
+    unsendables++;
+}
+
 static const struct conn_events patient_events = {
-    .data = on_data, .eof = on_eof, .closed = on_closed, .hears_out = true};
+    .data = on_data, .eof = on_eof, .closed = on_closed, .unsendable = on_unsendable};
 
 static void be_patient(struct worker *w, void *arg)
 {
@@ -293,6 +300,7 @@ static void hears_out_after_a_pause_or_not(void **state)
     for (int i = 0; i < 20; i++)
         on_worker(worker(), nothing, NULL);
     assert_int_equal(o.received + (size_t)(o.eofs + o.closed), 0);
+    assert_int_equal(unsendables, 1);
     on_worker(worker(), do_resume, &o);
     assert_true(wait_for(&o.end));
     assert_int_equal(o.received, 5);
@@ -316,6 +324,7 @@ static void hears_out_after_a_pause_or_not(void **state)
     assert_int_equal(o.closed, 0);
 }
 
+/* The answer arrives though the peer is still sending when we close. */
 static void lingers_for_the_peer(void **state)
 {
     (void)state;
