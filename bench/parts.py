@@ -32,7 +32,7 @@ def connections_of(options):
 
 
 def http(programs, report, options, ways):
-    """1 KiB answers in HTTP/1.1, in the clear, through everything there is."""
+    """1 KiB answers in HTTP/1.1, in the clear, beside each other through everything but localtunnel."""
     origin, _ = service(programs)
     started = ways.start(programs, origin, ("one nginx", TWO, "ssh -R", OURS))
     for connections in connections_of(options):
@@ -48,6 +48,8 @@ def localtunnel(report, options, ways):
         with Programs() as programs:
             origin, _ = service(programs)
             started = ways.start(programs, origin, ("localtunnel",))
+            if not started:
+                return
             try:
                 report.add("HTTP/1.1", case, take_turns(started, lambda way: load.wrk(way, connections, options.seconds), 1))
             except SystemExit as error:

@@ -1,6 +1,6 @@
 """
 The ways from a visitor to a service that are compared. Each is a Way: where visitors connect, which host they ask for,
-and which processes do the work. All are started beside each other and stay up, so that measurements can take turns.
+and which processes do the work. Those that are started together stay up, so that measurements can take turns.
 
 Fair means here: one thread a hop. Each nginx has one worker, and our server has one (--workers 1), since the client has
 one by nature; sshd, ssh and node are what they are. Nobody writes an access log. nginx keeps as many connections alive

@@ -412,6 +412,7 @@ static bool try_again(struct origin *o)
         conn_abort(let_go(o), false);
         return false;
     }
+    o->open = true;
     return true;
 }
 

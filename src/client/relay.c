@@ -4,7 +4,8 @@
  *
  * An answer that is complete before its request ends the origin; the rest of the upload is dropped as it comes, because
  * the answer may still be on its way through the link and a reset would overtake it. The server ends such an exchange
- * by itself; LIMIT_PROGRESS_MS is for one that does not.
+ * by itself; LIMIT_PROGRESS_MS is for one that does not. What goes on after an upgrade is more than the rest of an
+ * upload, and has to be told soon that nobody reads it: LIMIT_LINGER_MS.
  */
 #include "client/relay.h"
 
@@ -19,6 +20,8 @@
 #include "client/origin_pool.h"
 #include "http/forward.h"
 #include "tunnel/exchange.h"
+
+#define SWITCHED 101 /* the status of an upgrade that was taken */
 
 struct relay {
     struct half half;
@@ -88,7 +91,10 @@ static void break_off(struct relay *r, int error)
 static void on_leftover(struct deadline *deadline)
 {
     struct relay *r = (struct relay *)((char *)deadline - offsetof(struct relay, leftover));
-    end(r, REASON_NONE, "the answer was complete before the request", false);
+    if (r->status == SWITCHED)
+        end(r, REASON_ORIGIN_CLOSED, "the local service takes no more", false);
+    else
+        end(r, REASON_NONE, "the answer was complete before the request", false);
 }
 
 void relay_abort_all(struct relay_context *context, enum close_reason reason, const char *text)
@@ -248,8 +254,9 @@ static void on_origin_data(void *owner, struct slice bytes)
 /* The answer is complete and the service takes no more; the visitor is still sending. */
 static void await_visitor(struct relay *r)
 {
+    unsigned ms = r->status == SWITCHED ? LIMIT_LINGER_MS : LIMIT_PROGRESS_MS;
     if (!origin_is_open(&r->origin) && !deadline_armed(&r->leftover))
-        deadline_arm(origin_pool_worker(r->context->pool), &r->leftover, LIMIT_PROGRESS_MS);
+        deadline_arm(origin_pool_worker(r->context->pool), &r->leftover, ms);
 }
 
 static void on_origin_end(void *owner, const struct head *trailers)

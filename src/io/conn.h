@@ -42,7 +42,8 @@ struct conn_events {
     void (*closed)(void *owner, int error);
     /* The peer takes no more, so what is queued, and what follows, will not leave. What it said before is still
      * delivered, through pauses as ever: `data`, `eof` if it had ended its direction, then `closed`. With NULL here a
-     * pause meanwhile means `closed` at once, because it may be one that waits for something to leave. */
+     * pause meanwhile means `closed` at once, because it may be one that waits for something to leave. Not told to
+     * one who becomes the owner later: `closed` is all that it hears then. */
     void (*unsendable)(void *owner);
 };
 
@@ -82,8 +83,7 @@ void conn_set_owner(struct conn *conn, const struct conn_events *events, void *o
 
 /* ---- reading --------------------------------------------------------------------------------------------------- */
 
-/* Stops and restarts `data` and `eof`. While paused a dead peer is noticed by sending and through
- * keepalive only. */
+/* Stops and restarts `data` and `eof`. While paused a dead peer is noticed by sending only. */
 void conn_pause(struct conn *conn);
 void conn_resume(struct conn *conn);
 

@@ -101,6 +101,7 @@ void transfers_receive_later(struct transfers *t, struct receive *receive)
     receive->queued = true;
     STAILQ_INSERT_TAIL(&t->receives, receive, next);
     t->receive_count++;
+    t->wanted++;
     if (receive->round != t->round) {
         receive->round = t->round;
         t->round_sockets++;

@@ -43,7 +43,8 @@ struct send {
 
 struct transfers {
     STAILQ_HEAD(, receive) receives;
-    unsigned receive_count;
+    unsigned receive_count;        /* queued now */
+    unsigned wanted;               /* queued ever; it may wrap */
     unsigned round, round_sockets; /* how often was counted anew, and what there was since */
     STAILQ_HEAD(, send) sends;
     char *buffers;

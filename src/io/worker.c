@@ -13,11 +13,14 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
 
 #include "base/error.h"
 #include "base/limits.h"
@@ -121,12 +124,14 @@ static void turn_end(struct worker *w)
 static void rest(struct worker *w)
 {
     uint64_t round = worker_now(w) - w->round_began;
+    unsigned met = w->transfers.wanted - w->wanted_before;
+    w->wanted_before = w->transfers.wanted;
     if (round >= ROUND_MS) {
         unsigned sockets = transfers_count_anew(&w->transfers);
         w->busy = round < 2 * ROUND_MS ? sockets : 0;
         w->round_began = worker_now(w);
     }
-    if (w->met == 0 || w->met >= REST_BELOW || w->busy < REST_BUSY)
+    if (met == 0 || met >= REST_BELOW || w->busy < REST_BUSY)
         return;
     w->rests++;
     clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = REST_NS}, NULL);
@@ -141,7 +146,6 @@ static void on_prepare(uv_prepare_t *handle)
 static void on_check(uv_check_t *handle)
 {
     struct worker *w = handle->data;
-    w->met = w->transfers.receive_count;
     transfers_receive(&w->transfers);
     turn_end(w);
 }
@@ -319,11 +323,19 @@ void worker_wipe_buffers(struct worker *worker)
 
 /* ---- start and end --------------------------------------------------------------------------------------------- */
 
+/* By default Linux adds up to 50 us to every sleep, half of a rest. */
+static void sleep_exactly(void)
+{
+#ifdef __linux__
+    prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
+#endif
+}
+
 static void *thread_main(void *arg)
 {
     struct worker *w = arg;
     current = w;
-    prctl(PR_SET_TIMERSLACK, 1); /* ns: a rest is half as long again with the usual 50 us */
+    sleep_exactly();
     transfers_begin(&w->transfers);
     uv_run(&w->loop, UV_RUN_DEFAULT);
     transfers_end(&w->transfers);

@@ -39,9 +39,9 @@ struct worker {
     unsigned index;
     struct worker_group *group;
     struct transfers transfers;
-    uint64_t round_began; /* worker_now() units */
-    unsigned busy;        /* sockets that had something to receive in the last round */
-    unsigned met;         /* ... in the last turn */
+    uint64_t round_began;   /* worker_now() units */
+    unsigned busy;          /* sockets that had something to receive in the last round */
+    unsigned wanted_before; /* transfers.wanted at the end of the last turn */
     unsigned rests;
     bool gave_up; /* something was still open when patience ended */
 

@@ -319,12 +319,22 @@ def test_last_words_of_a_service_that_reads_no_more(server, user, make_origin, m
         connection.sock.close()
 
     client = make_client(server, make_origin(raw=leave), user.token)
-    for _ in range(20):
+    for attempt in range(20):
         with server.visitor(client.host) as visitor:
             visitor.request("/raw", fields=UPGRADE)
             assert visitor.response().status == 101
             visitor.send(b"go" + b"x" * 200_000)
             assert visitor.source.to_end() == b"last words"
+
+            def is_told():
+                try:
+                    visitor.send(b"is anybody there?")
+                except Broken:
+                    return True
+                return False
+
+            if attempt == 0:
+                wait_until(is_told, what="the visitor learns that nobody reads")
 
 
 def test_idle_upgrade_is_left_alone(server, tunnel):
