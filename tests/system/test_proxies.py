@@ -98,9 +98,13 @@ class TestProxyProtocol:
             with Visitor(server.edge, client.host) as visitor:
                 visitor.send(wrong)
                 assert visitor.source.at_end()
-        with Visitor(server.admin, "localhost") as operator:
-            metrics = operator.request("/metrics").response().text
-        assert re.search(r"^kavilo_edge_proxy_headers_refused_total 4$", metrics, re.MULTILINE), metrics
+
+        def counted():
+            with Visitor(server.admin, "localhost") as operator:
+                metrics = operator.request("/metrics").response().text
+            return re.search(r"^kavilo_edge_proxy_headers_refused_total 4$", metrics, re.MULTILINE)
+
+        wait_until(counted, what="all four are counted")  # which is after their connections have been closed
         warnings = server.program.log(level="warn", message=re.compile("PROXY header"))
         assert 1 <= len(warnings) <= 2, "one a worker, and not one a connection"
 
