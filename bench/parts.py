@@ -43,13 +43,11 @@ def http(programs, report, options, ways):
 
 def localtunnel(report, options, ways):
     """By itself: its programs keep the processors busy without any load, which the other ways would pay for."""
-    for connections in connections_of(options):
-        case = f"{connections} connections"
-        with Programs() as programs:
-            origin, _ = service(programs)
-            started = ways.start(programs, origin, ("localtunnel",))
-            if not started:
-                return
+    with Programs() as programs:
+        origin, _ = service(programs)
+        started = ways.start(programs, origin, ("localtunnel",))
+        for connections in connections_of(options) if started else ():
+            case = f"{connections} connections"
             try:
                 report.add("HTTP/1.1", case, take_turns(started, lambda way: load.wrk(way, connections, options.seconds), 1))
             except SystemExit as error:

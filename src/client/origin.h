@@ -149,4 +149,10 @@ static inline bool origin_is_open(const struct origin *origin)
     return origin->open;
 }
 
+/* After a 101, and still so after the end. */
+static inline bool origin_is_raw(const struct origin *origin)
+{
+    return origin->raw;
+}
+
 #endif

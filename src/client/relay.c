@@ -21,8 +21,6 @@
 #include "http/forward.h"
 #include "tunnel/exchange.h"
 
-#define SWITCHED 101 /* the status of an upgrade that was taken */
-
 struct relay {
     struct half half;
     struct origin origin;
@@ -91,7 +89,7 @@ static void break_off(struct relay *r, int error)
 static void on_leftover(struct deadline *deadline)
 {
     struct relay *r = (struct relay *)((char *)deadline - offsetof(struct relay, leftover));
-    if (r->status == SWITCHED)
+    if (origin_is_raw(&r->origin))
         end(r, REASON_ORIGIN_CLOSED, "the local service takes no more", false);
     else
         end(r, REASON_NONE, "the answer was complete before the request", false);
@@ -254,7 +252,7 @@ static void on_origin_data(void *owner, struct slice bytes)
 /* The answer is complete and the service takes no more; the visitor is still sending. */
 static void await_visitor(struct relay *r)
 {
-    unsigned ms = r->status == SWITCHED ? LIMIT_LINGER_MS : LIMIT_PROGRESS_MS;
+    unsigned ms = origin_is_raw(&r->origin) ? LIMIT_LINGER_MS : LIMIT_PROGRESS_MS;
     if (!origin_is_open(&r->origin) && !deadline_armed(&r->leftover))
         deadline_arm(origin_pool_worker(r->context->pool), &r->leftover, ms);
 }

@@ -23,7 +23,7 @@ _Static_assert(BUFFER_BYTES >= LIMIT_READ_BYTES, "the large buffer is the small 
 
 int transfers_init(struct transfers *t)
 {
-    *t = (struct transfers){.buffers = malloc(BUFFER_BYTES), .round = 1};
+    *t = (struct transfers){.buffers = malloc(BUFFER_BYTES), .round = 1}; /* a zeroed receive has not been counted */
     STAILQ_INIT(&t->receives);
     STAILQ_INIT(&t->sends);
     return t->buffers ? KV_OK : KV_ENOMEM;

@@ -313,15 +313,18 @@ def test_both_directions_at_once(visit):
     assert dict((n.lower(), v) for n, v in response.trailers) == {"x-mirrored": "100"}
 
 
-def test_early_answer_to_an_upload(visit):
-    """The service refuses without reading: the visitor gets that answer, not a reset."""
-    visitor = visit()
+def assert_upload_is_refused(visitor, target, size):
     try:
-        visitor.request("/early", "POST", body=Pattern(2_000_000).bytes())
+        visitor.request(target, "POST", body=Pattern(size).bytes())
     except Broken:
         pass
     response = visitor.response()
     assert (response.status, response.text) == (403, "enough")
+
+
+def test_early_answer_to_an_upload(visit):
+    """The service refuses without reading: the visitor gets that answer, not a reset."""
+    assert_upload_is_refused(visit(), "/early", 2_000_000)
 
 
 @pytest.mark.parametrize("sized, ends_first", [(True, True), (True, False), (False, True)])
@@ -339,12 +342,7 @@ def test_answer_of_a_service_that_leaves_at_once(server, user, make_origin, make
     tunnel = make_client(server, make_origin(raw=leave), user.token)
     for _ in range(30):
         with server.visitor(tunnel.host) as visitor:
-            try:
-                visitor.request("/up", "POST", body=Pattern(300_000).bytes())
-            except Broken:
-                pass
-            response = visitor.response()
-            assert (response.status, response.text) == (403, "enough")
+            assert_upload_is_refused(visitor, "/up", 300_000)
 
 
 # ---- forwarding fields ----

@@ -122,16 +122,21 @@ def test_service_that_closes_idle_connections(server, user, make_origin, make_cl
         wait_until(lambda: origin.open == 0, what=f"round {i}: all local connections are closed")
 
 
+def answer_once(ex):
+    """Answers a connection's first request, and closes it when another comes."""
+    if ex.number > 1:
+        ex.close()
+    else:
+        ex.reply("fine")
+
+
 def test_service_that_closes_when_the_request_arrives(server, user, make_origin, make_client):
     """The race of keep-alive: a reused connection dies under a request. A GET is tried again, a POST is not."""
     served = []
 
     def handler(ex):
         served.append(ex.request.method)
-        if ex.number > 1:
-            ex.close()
-        else:
-            ex.reply("fine")
+        answer_once(ex)
 
     client = make_client(server, make_origin(handler), user.token)
     for _ in range(4):
@@ -152,10 +157,7 @@ def test_body_that_died_with_a_reused_connection(server, user, make_origin, make
     def handler(ex):
         if ex.request.method == method:
             bodies.append(b"".join(ex.body))
-        if ex.number > 1:
-            ex.close()
-        else:
-            ex.reply("fine")
+        answer_once(ex)
 
     client = make_client(server, make_origin(handler), user.token)
     for _ in range(4):

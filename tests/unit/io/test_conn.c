@@ -281,6 +281,15 @@ static void be_patient(struct worker *w, void *arg)
     conn_set_owner(o->conn, &patient_events, o);
 }
 
+/* A peer that leaves while its patient owner has paused. */
+static void leave_while_paused(struct owner *o, struct departure *d)
+{
+    accept_greeted(o, d);
+    on_worker(worker(), be_patient, o);
+    on_worker(worker(), do_pause, o);
+    on_worker(worker(), have_peer_leave, d);
+}
+
 /* Whether a pause is waited for is the owner's to say. */
 static void hears_out_after_a_pause_or_not(void **state)
 {
@@ -293,10 +302,7 @@ static void hears_out_after_a_pause_or_not(void **state)
     assert_true(wait_for(&o.end));
     assert_int_equal(o.received + (size_t)o.eofs, 0);
 
-    accept_greeted(&o, &d);
-    on_worker(worker(), be_patient, &o);
-    on_worker(worker(), do_pause, &o);
-    on_worker(worker(), have_peer_leave, &d);
+    leave_while_paused(&o, &d);
     for (int i = 0; i < 20; i++)
         on_worker(worker(), nothing, NULL);
     assert_int_equal(o.received + (size_t)(o.eofs + o.closed), 0);
