@@ -13,7 +13,7 @@
 
 struct ring;
 
-#define RING_OPS      64 /* of one call: as many system calls are saved as matter, and bursts are rarely longer */
+#define RING_OPS      32 /* of one call: saves as many system calls as matter, and none waits long for the others */
 #define RING_NOT_DONE ((ssize_t)-1000) /* no errno */
 
 /* One recv(2) into slices[0], or one send(2) of all slices; neither waits, and no SIGPIPE is raised. */

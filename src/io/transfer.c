@@ -141,7 +141,7 @@ static void receive_large(struct transfers *t, struct receive *receive)
 }
 
 /* The small ones of those that are queued, RING_OPS at most. Sockets that turn out to have more follow alone. */
-static void receive_burst(struct transfers *t)
+void transfers_receive(struct transfers *t)
 {
     struct receive *nodes[RING_OPS], *large[RING_OPS];
     struct iovec slices[RING_OPS];
@@ -172,12 +172,6 @@ static void receive_burst(struct transfers *t)
     }
     for (unsigned i = 0; i < n_large; i++)
         receive_large(t, large[i]);
-}
-
-void transfers_receive(struct transfers *t)
-{
-    while (!STAILQ_EMPTY(&t->receives))
-        receive_burst(t);
 }
 
 /* ---- sending --------------------------------------------------------------------------------------------------- */

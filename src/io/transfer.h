@@ -2,9 +2,10 @@
  * Receives and sends, gathered over a turn and made together. Whoever wants one queues a node; the turn makes all of
  * them by one system call for many (ring.h) or by one for each, and tells each how it went.
  *
- * Receives are made when the loop has heard which sockets have something, before the turn's messages and flushes; sends
- * after the flushes. Small receives go into small buffers beside each other, which stay in the processor's cache; a
- * socket that fills its own is given the large one, alone, until it no longer needs it.
+ * Receives are made when the loop has heard which sockets have something, in bursts: what a burst brought is passed on,
+ * with its messages, flushes and sends, before the next, so that others work on it meanwhile. Small receives go into
+ * small buffers beside each other, which stay in the processor's cache; a socket that fills its own is given the large
+ * one, alone, until it no longer needs it.
  *
  * All of it belongs to one worker and its thread.
  */
@@ -65,10 +66,15 @@ void transfers_end(struct transfers *t);
 void transfers_receive_later(struct transfers *t, struct receive *receive);
 void transfers_send_later(struct transfers *t, struct send *send);
 
-/* Make all that is queued. `received` and `sent` may queue more, of either kind, close sockets, and end the owners of
- * other nodes, which set their fd to -1. */
+/* Make the receives of one burst, and all sends. `received` and `sent` may queue more, of either kind, close sockets,
+ * and end the owners of other nodes, which set their fd to -1. */
 void transfers_receive(struct transfers *t);
 void transfers_send(struct transfers *t);
+
+static inline bool transfers_want_receive(const struct transfers *t)
+{
+    return !STAILQ_EMPTY(&t->receives);
+}
 
 /* How many sockets had something to receive since the last time, each counted once. */
 unsigned transfers_count_anew(struct transfers *t);

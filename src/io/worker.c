@@ -10,17 +10,13 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
-
-#ifdef __linux__
-#include <sys/prctl.h>
-#endif
 
 #include "base/error.h"
 #include "base/limits.h"
@@ -28,17 +24,19 @@
 #include "base/pool.h"
 #include "io/worker_impl.h"
 
-#define TASK_SLOT    UINT32_MAX /* the receiver of a task is the worker itself */
+#define TASK_SLOT     UINT32_MAX /* the receiver of a task is the worker itself */
 
 /* libuv asks the kernel again and again in one turn while 1024 sockets are ready, and those that nobody has received
  * from are ready each time. So there are never as many that wait. */
-#define RECEIVES_MAX 512
+#define RECEIVES_MAX  512
 
-/* When to rest between two turns (rest()), and how long. With fewer sockets at once every request would wait for it. */
-#define REST_NS      (100 * 1000)
-#define REST_BUSY    32 /* sockets that had something within a round */
-#define REST_BELOW   16 /* sockets that the turn met */
-#define ROUND_MS     2
+/* When to give way between two turns (give_way()). */
+#define YIELD_BUSY    8  /* sockets that had something within a round: with fewer there is little to gather */
+#define YIELD_BELOW   32 /* sockets that the turn met */
+#define ROUND_MS      2
+/* Those whom we work for are done sooner; whoever takes so long has work of his own, and would get all processors. */
+#define YIELD_LONG_NS (2 * 1000 * 1000)
+#define YIELD_STAYS   64 /* turns after one that was so long */
 
 struct worker_group {
     unsigned count;
@@ -100,7 +98,7 @@ static void flush_all(struct worker *w)
 
 /* The inbox is taken once, so that a busy neighbour cannot keep us from polling; what we send ourselves is delivered
  * until there is no more. */
-static void turn_end(struct worker *w)
+static void pass_on(struct worker *w)
 {
     deliver_list(w, take_inbox(w));
     while (w->local_head || !STAILQ_EMPTY(&w->flushes) || transfers_want_send(&w->transfers)) {
@@ -112,6 +110,11 @@ static void turn_end(struct worker *w)
         if (!w->local_head)
             transfers_send(&w->transfers);
     }
+}
+
+/* Only when no receive is queued: its node may lie in what is freed. */
+static void free_dead(struct worker *w)
+{
     while (w->free_head) {
         struct free_node *node = w->free_head;
         w->free_head = node->next;
@@ -120,8 +123,9 @@ static void turn_end(struct worker *w)
 }
 
 /* A turn that meets few of many busy sockets is one of many such, and each costs a wait and, on the link that all
- * share, a receive and a send. After a short rest the next one meets more. */
-static void rest(struct worker *w)
+ * share, a receive and a send. Often those that are about to make more of them ready wait for this very processor: they
+ * go first, and the next turn meets more. */
+static void give_way(struct worker *w)
 {
     uint64_t round = worker_now(w) - w->round_began;
     unsigned met = w->transfers.wanted - w->wanted_before;
@@ -131,23 +135,36 @@ static void rest(struct worker *w)
         w->busy = round < 2 * ROUND_MS ? sockets : 0;
         w->round_began = worker_now(w);
     }
-    if (met == 0 || met >= REST_BELOW || w->busy < REST_BUSY)
+    if (met == 0 || met >= YIELD_BELOW || w->busy < YIELD_BUSY)
         return;
-    w->rests++;
-    clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = REST_NS}, NULL);
+    if (w->stays > 0) {
+        w->stays--;
+        return;
+    }
+    w->yields++;
+    uint64_t began = uv_hrtime();
+    sched_yield();
+    if (uv_hrtime() - began >= YIELD_LONG_NS)
+        w->stays = YIELD_STAYS;
 }
 
 static void on_prepare(uv_prepare_t *handle)
 {
-    turn_end(handle->data);
-    rest(handle->data);
+    struct worker *w = handle->data;
+    pass_on(w);
+    free_dead(w);
+    give_way(w);
 }
 
+/* What one burst brought leaves before the next, so that others work on it meanwhile. */
 static void on_check(uv_check_t *handle)
 {
     struct worker *w = handle->data;
-    transfers_receive(&w->transfers);
-    turn_end(w);
+    do {
+        transfers_receive(&w->transfers);
+        pass_on(w);
+    } while (transfers_want_receive(&w->transfers));
+    free_dead(w);
 }
 
 /* Nothing to do: being awake is the point, the check phase of this turn takes the inbox. */
@@ -265,7 +282,9 @@ void worker_free_later(struct worker *worker, struct free_node *node)
 void worker_receive_later(struct worker *worker, struct receive *receive)
 {
     transfers_receive_later(&worker->transfers, receive);
-    if (worker->transfers.receive_count >= RECEIVES_MAX)
+    if (worker->transfers.receive_count < RECEIVES_MAX)
+        return;
+    while (transfers_want_receive(&worker->transfers))
         transfers_receive(&worker->transfers);
 }
 
@@ -311,9 +330,9 @@ uint64_t worker_now(const struct worker *worker)
     return uv_now(&worker->loop);
 }
 
-unsigned worker_rests(const struct worker *worker)
+unsigned worker_yields(const struct worker *worker)
 {
-    return worker->rests;
+    return worker->yields;
 }
 
 void worker_wipe_buffers(struct worker *worker)
@@ -323,19 +342,10 @@ void worker_wipe_buffers(struct worker *worker)
 
 /* ---- start and end --------------------------------------------------------------------------------------------- */
 
-/* By default Linux adds up to 50 us to every sleep, half of a rest. */
-static void sleep_exactly(void)
-{
-#ifdef __linux__
-    prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
-#endif
-}
-
 static void *thread_main(void *arg)
 {
     struct worker *w = arg;
     current = w;
-    sleep_exactly();
     transfers_begin(&w->transfers);
     uv_run(&w->loop, UV_RUN_DEFAULT);
     transfers_end(&w->transfers);

@@ -55,8 +55,8 @@ struct uv_loop_s *worker_loop(struct worker *worker);
 /* Milliseconds of the monotonic clock, read once a turn. */
 uint64_t worker_now(const struct worker *worker);
 
-/* How often it has rested between two turns, because many sockets were busy and few were ready. */
-unsigned worker_rests(const struct worker *worker);
+/* How often it has given way to other threads between two turns, because many sockets were busy and few were ready. */
+unsigned worker_yields(const struct worker *worker);
 
 /* Overwrites the buffers that receives share: what went through them may have been a secret. */
 void worker_wipe_buffers(struct worker *worker);

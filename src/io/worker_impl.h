@@ -42,8 +42,9 @@ struct worker {
     uint64_t round_began;   /* worker_now() units */
     unsigned busy;          /* sockets that had something to receive in the last round */
     unsigned wanted_before; /* transfers.wanted at the end of the last turn */
-    unsigned rests;
-    bool gave_up; /* something was still open when patience ended */
+    unsigned yields;
+    unsigned stays; /* turns that will not give way */
+    bool gave_up;   /* something was still open when patience ended */
 
     struct slot *slots;
     uint32_t slot_count;

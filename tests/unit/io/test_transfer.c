@@ -107,7 +107,8 @@ static void receive_all(void)
 {
     for (size_t i = 0; i < SOCKETS; i++)
         transfers_receive_later(&transfers, &sides[i].receive);
-    transfers_receive(&transfers);
+    while (transfers_want_receive(&transfers))
+        transfers_receive(&transfers);
 }
 
 /* ---- receiving ------------------------------------------------------------------------------------------------- */
