@@ -359,7 +359,7 @@ def test_idle_upgrade_is_left_alone(server, tunnel):
 @pytest.mark.parametrize("protocol", ["h1", "h2"])
 def test_idle_timeout(make_server, service, make_client, protocol):
     """--upgrade-idle-timeout ends a socket that carries nothing, and not one that pings now and then."""
-    server = make_server("--upgrade-idle-timeout", "700ms")
+    server = make_server("--upgrade-idle-timeout", "2s")
     client = make_client(server, service.url, server.user().token)
 
     def talk_over_h1():

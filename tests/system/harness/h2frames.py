@@ -168,7 +168,7 @@ class FrameVisitor:
 
     def answer(self, stream):
         """(status, body, trailers, interim statuses) of a stream; Broken when it is reset or the connection ends."""
-        status, body, trailers, interim = None, b"", None, []
+        status, body, trailers, interim = None, bytearray(), None, []
         while True:
             got = self.next()
             if got is None or (got.kind == RST and got.stream == stream and got.code != NO_ERROR):

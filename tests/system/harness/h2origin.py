@@ -33,7 +33,7 @@ class Stream:
         self.pseudo = {n: v for n, v in fields if n.startswith(":")}
         self.fields = Fields((n, v) for n, v in fields if not n.startswith(":"))
         self.method, self.target = self.pseudo[":method"], self.pseudo.get(":path")
-        self.body = b""
+        self.body = bytearray()
         self.trailers = None
         self.ended = False
         self.reset = None
