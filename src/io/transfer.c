@@ -140,15 +140,23 @@ static void receive_large(struct transfers *t, struct receive *receive)
     }
 }
 
-/* The small ones of those that are queued, RING_OPS at most. Sockets that turn out to have more follow alone. */
+/* RING_OPS at most, and all bursts alike: of 48, 24 and 24 keep two programs busy, 32 and 16 only the first. */
+static unsigned burst_of(unsigned queued)
+{
+    unsigned bursts = (queued + RING_OPS - 1) / RING_OPS;
+    return bursts ? (queued + bursts - 1) / bursts : 0;
+}
+
+/* The small ones of those that are queued. Sockets that turn out to have more follow alone. */
 void transfers_receive(struct transfers *t)
 {
+    unsigned burst = burst_of(t->receive_count);
     struct receive *nodes[RING_OPS], *large[RING_OPS];
     struct iovec slices[RING_OPS];
     struct ring_op ops[RING_OPS];
     unsigned n = 0, n_large = 0;
     struct receive *receive;
-    while (n < RING_OPS && n_large < RING_OPS && (receive = next_receive(t))) {
+    while (n + n_large < burst && (receive = next_receive(t))) {
         if (receive->fd < 0)
             continue;
         if (receive->large) {
