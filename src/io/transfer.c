@@ -147,7 +147,7 @@ static unsigned burst_of(unsigned queued)
     return bursts ? (queued + bursts - 1) / bursts : 0;
 }
 
-/* The small ones of those that are queued. Sockets that turn out to have more follow alone. */
+/* One burst: small ones together, then those with more, each alone. */
 void transfers_receive(struct transfers *t)
 {
     unsigned burst = burst_of(t->receive_count);
@@ -175,7 +175,7 @@ void transfers_receive(struct transfers *t)
         bool more = nodes[i]->received(nodes[i], slices[i].iov_base, ops[i].result);
         if (more && ops[i].result == SMALL_BYTES) {
             nodes[i]->large = true;
-            transfers_receive_later(t, nodes[i]);
+            large[n_large++] = nodes[i]; /* all of it before what it is parsed into is passed on */
         }
     }
     for (unsigned i = 0; i < n_large; i++)

@@ -5,12 +5,14 @@
  * One turn of the loop:
  *
  *     libuv callbacks ── only queue: sockets to receive from, bytes into chains, messages to receivers, objects to free
- *     receives        ── of all sockets that have something (transfer.h)
- *     turn end        ── deliver messages, flush what became dirty, send, again until all three are empty; then free
- *     rest            ── 100 us, if many sockets are busy and the turn met few of them
+ *     receives        ── a burst of the sockets that have something (transfer.h)
+ *     passing on      ── deliver messages, flush what became dirty, send, again until all three are empty
+ *     again           ── from the receives on, until no socket has something
+ *     free            ── what died in this turn
+ *     give way        ── to threads that wait for this processor, if many sockets are busy and the turn met few of them
  *
- * The flush at the end of the turn is where writes are coalesced: whatever a connection got during the turn leaves in
- * one piece, and what all of them have to send in as few system calls as the kernel allows. Freeing last is what lets a
+ * The flush after each burst is where writes are coalesced: whatever a connection got by a burst leaves in one piece,
+ * and what all of them have to send in as few system calls as the kernel allows. Freeing last is what lets a
  * callback end its own object without pulling the rug from its caller.
  */
 #ifndef KV_IO_WORKER_H
@@ -61,7 +63,7 @@ unsigned worker_yields(const struct worker *worker);
 /* Overwrites the buffers that receives share: what went through them may have been a secret. */
 void worker_wipe_buffers(struct worker *worker);
 
-/* What is received at the beginning of the turn's end, and sent at its end (transfer.h). When very many wait to
+/* What is received, and sent, in bursts (transfer.h). When very many wait to
  * receive, they do so from inside the call: it is the last thing that a callback of the loop does. */
 void worker_receive_later(struct worker *worker, struct receive *receive);
 void worker_send_later(struct worker *worker, struct send *send);
