@@ -22,6 +22,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/pool.h"
+#include "io/ring.h"
 #include "io/worker_impl.h"
 
 #define TASK_SLOT     UINT32_MAX /* the receiver of a task is the worker itself */
@@ -31,12 +32,13 @@
 #define RECEIVES_MAX  512
 
 /* When to give way between two turns (give_way()). */
-#define YIELD_BUSY    8  /* sockets that had something within a round: with fewer there is little to gather */
-#define YIELD_BELOW   32 /* sockets that the turn met */
+#define YIELD_BUSY    8        /* sockets that had something within a round: with fewer there is little to gather */
+#define YIELD_BELOW   RING_OPS /* sockets that the turn met: a full burst is enough */
 #define ROUND_MS      2
-/* Those whom we work for are done sooner; whoever takes so long has work of his own, and would get all processors. */
+/* Programs that we exchange requests with are done sooner. One that takes so long computes for itself, and would take a
+ * whole slice every turn. */
 #define YIELD_LONG_NS (2 * 1000 * 1000)
-#define YIELD_STAYS   64 /* turns after one that was so long */
+#define YIELD_STAYS   64 /* turns that would give way and do not, after one that was so long */
 
 struct worker_group {
     unsigned count;
@@ -96,8 +98,8 @@ static void flush_all(struct worker *w)
     }
 }
 
-/* The inbox is taken once, so that a busy neighbour cannot keep us from polling; what we send ourselves is delivered
- * until there is no more. */
+/* The inbox is taken once a burst, so that a busy neighbour cannot keep us from polling; what we send ourselves is
+ * delivered until there is no more. */
 static void pass_on(struct worker *w)
 {
     deliver_list(w, take_inbox(w));

@@ -63,8 +63,8 @@ unsigned worker_yields(const struct worker *worker);
 /* Overwrites the buffers that receives share: what went through them may have been a secret. */
 void worker_wipe_buffers(struct worker *worker);
 
-/* What is received, and sent, in bursts (transfer.h). When very many wait to
- * receive, they do so from inside the call: it is the last thing that a callback of the loop does. */
+/* What is received, and sent, in bursts (transfer.h). When very many wait to receive, they do so from inside the call:
+ * it is the last thing that a callback of the loop does. */
 void worker_receive_later(struct worker *worker, struct receive *receive);
 void worker_send_later(struct worker *worker, struct send *send);
 

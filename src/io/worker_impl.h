@@ -43,7 +43,7 @@ struct worker {
     unsigned busy;          /* sockets that had something to receive in the last round */
     unsigned wanted_before; /* transfers.wanted at the end of the last turn */
     unsigned yields;
-    unsigned stays; /* turns that will not give way */
+    unsigned stays; /* turns that would give way and will not */
     bool gave_up;   /* something was still open when patience ended */
 
     struct slot *slots;
