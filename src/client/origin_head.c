@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "http/forward.h"
+#include "http/upgrade.h"
 
 /* Promised idle time that is not used: the service's clock starts before ours. */
 #define IDLE_MARGIN_MS 1000
@@ -91,6 +92,14 @@ static void set_host(struct head *head, struct slice host_header, struct slice a
     } else if (head->authority.len == 0 && !head_find_id(head, FIELD_HOST)) {
         head->authority = authority;
     }
+}
+
+void origin_head_settle_upgrade(struct head *head)
+{
+    if (head->protocol.len == 0 || http_upgrade_is_allowed(head->protocol))
+        return;
+    head->protocol = (struct slice){0};
+    head_remove_id(head, FIELD_UPGRADE);
 }
 
 void origin_head_prepare(struct head *head, struct slice host_header, struct slice authority)

@@ -29,6 +29,10 @@ struct origin_framing {
  */
 int origin_head_framing(const struct head *head, struct origin_framing *out);
 
+/* Takes the wish to upgrade out of an owning head if http_upgrade_is_allowed denies it: the service gets an ordinary
+ * request. Our server has asked that already; a deployed one passes every wish on. To be called first. */
+void origin_head_settle_upgrade(struct head *head);
+
 /*
  * Changes an owning head in place: `host_header` (may be empty) replaces Host; a request without any Host gets
  * `authority`, the local service's own. Expect, what Connection names, and TE other than "trailers" go. Both slices

@@ -118,6 +118,7 @@ static int start_origin(struct relay *r)
 
 static void start_with_head(struct relay *r)
 {
+    origin_head_settle_upgrade(r->request);
     int error = origin_head_framing(r->request, &r->framing);
     if (!error) {
         origin_head_prepare(r->request, r->context->host_header, r->context->authority);

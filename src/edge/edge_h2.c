@@ -18,6 +18,7 @@
 #include "edge/edge_h2_impl.h"
 #include "http/forward.h"
 #include "http/h2_conn.h"
+#include "http/upgrade.h"
 #include "io/conn.h"
 #include "io/listener.h"
 
@@ -367,14 +368,21 @@ static void on_pong(void *owner, uint64_t opaque)
         h2->edge->settings.guest.pong(h2->guest, opaque);
 }
 
+/* Answers a request that goes no further than its head. */
+static void refuse_unread(struct edge_h2 *h2, struct h2_stream *stream, const struct head *head,
+                          enum close_reason reason)
+{
+    edge_counter_add(&edge_local(h2->edge)->requests, 1);
+    if (!edge_h2_refuse(h2->edge, stream, reason, edge_manner_of(head), NULL))
+        h2_reset(stream, H2_ENHANCE_YOUR_CALM);
+}
+
 /* A head over the limits is answered too: a visitor with too many cookies sees why nothing works. */
 static void on_oversized(void *owner, struct h2_stream *stream, const struct head *head, bool target_too_long)
 {
     struct edge_h2 *h2 = owner;
     enum close_reason reason = target_too_long ? REASON_TARGET_TOO_LONG : REASON_HEAD_TOO_LARGE;
-    edge_counter_add(&edge_local(h2->edge)->requests, 1);
-    if (!edge_h2_refuse(h2->edge, stream, reason, edge_manner_of(head), NULL))
-        h2_reset(stream, H2_ENHANCE_YOUR_CALM);
+    refuse_unread(h2, stream, head, reason);
 }
 
 static void *on_request(void *owner, struct h2_stream *stream, const struct head *head, bool end)
@@ -385,6 +393,10 @@ static void *on_request(void *owner, struct h2_stream *stream, const struct head
     bool connect = slice_equals(head->method, SLICE("CONNECT"));
     if (connect != (head->protocol.len > 0)) {
         h2_reset(stream, H2_PROTOCOL_ERROR); /* we are nobody's way to other hosts */
+        return NULL;
+    }
+    if (connect && !http_upgrade_is_allowed(head->protocol)) {
+        refuse_unread(h2, stream, head, REASON_BAD_REQUEST);
         return NULL;
     }
     struct slice length = head_value(head, SLICE("content-length"));

@@ -13,6 +13,7 @@
 #include "http/http1.h"
 #include "http/http1_line.h"
 #include "http/syntax.h"
+#include "http/upgrade.h"
 
 enum side {
     REQUEST,
@@ -408,15 +409,6 @@ static const char *settle_expect(struct http1_message *m, const struct control *
     return NULL;
 }
 
-static bool names_h2c(struct slice list)
-{
-    struct slice protocol;
-    while (slice_next_element(&list, &protocol))
-        if (slice_equals_nocase(protocol, SLICE("h2c")))
-            return true;
-    return false;
-}
-
 static const char *settle_upgrade(struct http1_message *m, const struct control *c)
 {
     if (c->upgrades == 0 || !c->upgrade_wanted || m->http10)
@@ -425,7 +417,7 @@ static const char *settle_upgrade(struct http1_message *m, const struct control 
         return "more than one Upgrade";
     if (!http_is_protocol_list(c->upgrade))
         return "Upgrade is not a list of protocols";
-    if (names_h2c(c->upgrade))
+    if (!http_upgrade_is_allowed(c->upgrade))
         return NULL;
     if (m->framing == HTTP1_CHUNKED || m->length > 0)
         return "Upgrade with a body";

@@ -293,6 +293,10 @@ def rules(host):
           end=False)], Stream(1, PROTOCOL)),
         ("8441 :protocol smuggles",
          [headers(1, [(":protocol", "a\r\nx: y")] + request("/refused", "CONNECT"), end=False)], Stream(1, PROTOCOL)),
+        *[(f"8441 :protocol {protocol} is HTTP again or several",
+           [headers(1, [(":protocol", protocol)] + request("/refused", "CONNECT"), end=False)], Status(1, 400))
+          for protocol in ("h2c", "H2C", "h2", "h2c-14", "h3", "HTTP/2.0", "http/1.1", "TLS/1.2", "h2c, websocket",
+                           "websocket, h2c", "websocket,", "a/", "a b")],
         # 7541: decoding
         ("7541 2.3.3 index 0", [headers(1, b"\x80")], Connection(COMPRESSION)),
         ("7541 2.3.3 index over the tables", [headers(1, b"\xbe")], Connection(COMPRESSION)),

@@ -75,6 +75,24 @@ static void test_framing(void **state)
     }
 }
 
+static void test_wish_to_speak_http_is_taken_out(void **state)
+{
+    (void)state;
+    static const char *const denied[] = {"h2c", "HTTP/2.0", "TLS/1.2", "websocket, h2c"};
+    for (size_t i = 0; i < sizeof(denied) / sizeof(denied[0]); i++) {
+        struct head *h = make("GET", denied[i], FIELDS("connection", "upgrade", "upgrade", denied[i]));
+        origin_head_settle_upgrade(h);
+        assert_int_equal(h->protocol.len, 0);
+        assert_null(head_find(h, SLICE("upgrade")));
+        head_free(h);
+    }
+    struct head *h = make("GET", "websocket", FIELDS("connection", "upgrade", "upgrade", "websocket"));
+    origin_head_settle_upgrade(h);
+    assert_true(slice_equals(h->protocol, SLICE("websocket")));
+    assert_non_null(head_find(h, SLICE("upgrade")));
+    head_free(h);
+}
+
 static void assert_value(const struct head *h, const char *name, const char *value)
 {
     const struct field *field = head_find(h, slice_of(name));
@@ -258,6 +276,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_framing),
+        cmocka_unit_test(test_wish_to_speak_http_is_taken_out),
         cmocka_unit_test(test_fields_of_one_hop_go),
         cmocka_unit_test(test_te_and_expect),
         cmocka_unit_test(test_host),
