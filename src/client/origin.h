@@ -94,6 +94,8 @@ struct origin {
     uint64_t idle_ms;
     bool ready;      /* connected */
     bool reused;     /* from the pool: may be dead already */
+    bool single_use; /* the connection is not for another request: the service may have left a body unread */
+    bool begun;      /* some of the request has left */
     bool repeatable; /* the request may be sent again, and is its head alone */
     bool heard;      /* a byte of the answer came */
     bool keep_alive;

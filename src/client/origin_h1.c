@@ -69,7 +69,7 @@ static void end_answer(struct origin *o, const struct head *trailers, bool surpl
     o->answer_ended = true;
     deadline_cancel(&o->response);
     if (!o->raw) {
-        bool reusable = o->keep_alive && o->request_ended && !surplus && conn_unsent(o->conn) == 0;
+        bool reusable = o->keep_alive && !o->single_use && o->request_ended && !surplus && conn_unsent(o->conn) == 0;
         struct conn *conn = let_go(o);
         if (reusable)
             origin_pool_put(o->pool, conn, o->idle_ms);
@@ -112,6 +112,7 @@ static int connect_to_service(struct origin *o, bool fresh)
 {
     o->conn = fresh ? NULL : origin_pool_take(o->pool, &conn_events, o);
     o->reused = o->ready = o->conn != NULL;
+    o->begun = false;
     if (!o->conn)
         o->conn = origin_pool_dial(o->pool, false, &conn_events, o);
     return o->conn ? KV_OK : KV_ENOMEM;
@@ -130,6 +131,7 @@ int origin_h1_start(struct origin *o)
     }
     o->open = true;
     o->request_ended = !o->upgrade && o->framing != HTTP1_CHUNKED && o->length_left == 0;
+    o->single_use = !o->request_ended && !o->upgrade && origin_head_has_usually_no_body(o->request);
     o->repeatable = o->request_ended && origin_head_is_idempotent(o->request); /* there is no body */
     await_head(o);
     return KV_OK;
@@ -215,6 +217,7 @@ static void tell_left(struct origin *o)
 static void on_sent(void *owner)
 {
     struct origin *o = owner;
+    o->begun = true;
     await_head(o);
     tell_left(o);
 }
@@ -366,10 +369,41 @@ static void keep_rest(struct origin *o, struct slice rest, bool from_buffer)
         conn_pause(o->conn);
 }
 
+/* A kept connection died before it answered: the request goes out once more, on a new one. */
+static bool try_again(struct origin *o)
+{
+    if (!o->reused || o->heard || !o->repeatable)
+        return false;
+    conn_abort(let_go(o), false);
+    if (connect_to_service(o, true) != KV_OK)
+        return false;
+    if (write_head(o, 0) != KV_OK) {
+        conn_abort(let_go(o), false);
+        return false;
+    }
+    o->open = true;
+    return true;
+}
+
+static void ended_early(struct origin *o, const char *text)
+{
+    if (try_again(o))
+        return;
+    fail(o, REASON_ORIGIN_CLOSED,
+         text            ? text
+         : !o->head_seen ? "the local service closed the connection before it answered"
+                         : "the local service closed the connection in the middle of its answer");
+}
+
 static void on_data(void *owner, struct slice bytes)
 {
     struct origin *o = owner;
     bool buffered = o->in.len > 0;
+    if (!o->begun && o->reused) { /* it answers no request of ours: another visitor's, or what was taken for one */
+        ended_early(o, "the local service answered before it was asked");
+        return;
+    }
+    o->single_use |= !o->begun;
     o->heard = true;
     if (o->answer_ended) /* a raw stream that goes on after its end: impossible, and nobody wants it */
         return;
@@ -399,32 +433,6 @@ static void read_on(struct origin *o)
 }
 
 /* ---- the connection's end -------------------------------------------------------------------------------------- */
-
-/* A kept connection died before it answered: the request goes out once more, on a new one. */
-static bool try_again(struct origin *o)
-{
-    if (!o->reused || o->heard || !o->repeatable)
-        return false;
-    conn_abort(let_go(o), false);
-    if (connect_to_service(o, true) != KV_OK)
-        return false;
-    if (write_head(o, 0) != KV_OK) {
-        conn_abort(let_go(o), false);
-        return false;
-    }
-    o->open = true;
-    return true;
-}
-
-static void ended_early(struct origin *o, const char *text)
-{
-    if (try_again(o))
-        return;
-    fail(o, REASON_ORIGIN_CLOSED,
-         text            ? text
-         : !o->head_seen ? "the local service closed the connection before it answered"
-                         : "the local service closed the connection in the middle of its answer");
-}
 
 static void on_eof(void *owner)
 {

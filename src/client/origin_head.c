@@ -17,11 +17,11 @@
 
 /* ---- framing --------------------------------------------------------------------------------------------------- */
 
-static bool has_usually_no_body(struct slice method)
+bool origin_head_has_usually_no_body(const struct head *head)
 {
     static const char *const methods[] = {"GET", "HEAD", "OPTIONS", "TRACE", "DELETE", "CONNECT"};
     for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]); i++)
-        if (slice_equals(method, slice_of(methods[i])))
+        if (slice_equals(head->method, slice_of(methods[i])))
             return true;
     return false;
 }
@@ -48,7 +48,7 @@ int origin_head_framing(const struct head *head, struct origin_framing *out)
     if (found)
         out->framing = HTTP1_LENGTH;
     else
-        out->open = !upgrade && !has_usually_no_body(head->method);
+        out->open = !upgrade && !origin_head_has_usually_no_body(head);
     return upgrade && out->length > 0 ? KV_EINVAL : KV_OK;
 }
 

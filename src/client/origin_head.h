@@ -57,6 +57,10 @@ int origin_head_for_h2(const struct head *request, enum http1_framing framing, b
  * the protocol and, for a WebSocket, the answer to the visitor's key (RFC 6455, 4.2.2). NULL without memory. */
 struct head *origin_head_switched(const struct head *request, const struct head *answer);
 
+/* True for a method whose requests usually have no body. A service may leave such a body unread, and would then take it
+ * for the next request on the same connection (RFC 9110, 9.3.1). */
+bool origin_head_has_usually_no_body(const struct head *head);
+
 /* True if sending the request twice is sending it once (RFC 9110, 9.2.2). */
 bool origin_head_is_idempotent(const struct head *head);
 

@@ -102,11 +102,15 @@ void origin_pool_put(struct origin_pool *pool, struct conn *conn, uint64_t idle_
 
 struct conn *origin_pool_take(struct origin_pool *pool, const struct conn_events *events, void *owner)
 {
-    if (!pool->newest)
-        return NULL;
-    struct conn *conn = vacate(pool->newest);
-    conn_set_owner(conn, events, owner);
-    return conn;
+    while (pool->newest) {
+        struct conn *conn = vacate(pool->newest);
+        if (conn_is_silent(conn)) {
+            conn_set_owner(conn, events, owner);
+            return conn;
+        }
+        conn_abort(conn, false); /* its farewell, or an answer that no request has asked for */
+    }
+    return NULL;
 }
 
 /* ---- new ones -------------------------------------------------------------------------------------------------- */

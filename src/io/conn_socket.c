@@ -279,6 +279,14 @@ void conn_socket_init(struct conn *c)
     c->send = (struct send){.fd = -1, .chain = &c->out, .sent = on_sent};
 }
 
+bool conn_is_silent(const struct conn *c)
+{
+    char byte;
+    if (c->state != CONN_OPEN || c->read_ended || c->send_error || c->kept.head)
+        return false;
+    return recv(c->receive.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && (errno == EAGAIN || errno == EINTR);
+}
+
 int conn_socket_open(struct conn *c, int fd)
 {
     if (uv_poll_init(worker_loop(c->worker), &c->poll, fd) != 0)
