@@ -9,21 +9,29 @@
 #include "client/origin_h2.h"
 #include "client/origin_pool.h"
 
-int origin_start(struct origin *o, struct origin_pool *pool, const struct head *request,
-                 const struct origin_framing *framing, unsigned response_ms, const struct origin_events *events,
-                 void *owner)
+/* A login that belongs to a connection needs one that is not shared: HTTP/1.1, where the service speaks that too. */
+static bool needs_own_connection(const struct origin *o)
+{
+    return origin_pool_is_tls(o->pool) && (o->personal || origin_pool_has_personal(o->pool, o->visitor));
+}
+
+int origin_start(struct origin *o, struct origin_pool *pool, const struct origin_request *request,
+                 const struct origin_events *events, void *owner)
 {
     *o = (struct origin){
         .pool = pool,
         .events = events,
         .owner = owner,
-        .request = request,
-        .response_ms = response_ms,
-        .framing = framing->framing,
-        .length_left = framing->length,
+        .request = request->head,
+        .response_ms = request->response_ms,
+        .framing = request->framing.framing,
+        .length_left = request->framing.length,
         .in = BUFFER_INIT(LIMIT_HEAD_BYTES + LIMIT_READ_BYTES),
-        .upgrade = request->protocol.len > 0,
+        .upgrade = request->head->protocol.len > 0,
+        .visitor = request->visitor,
+        .personal = origin_head_binds_connection(request->head),
     };
     struct origin_muxes *muxes = origin_pool_muxes(pool);
-    return muxes && origin_muxes_apply(muxes, o->upgrade) ? origin_h2_start(o, muxes) : origin_h1_start(o);
+    bool shares = muxes && origin_muxes_apply(muxes, o->upgrade) && !needs_own_connection(o);
+    return shares ? origin_h2_start(o, muxes) : origin_h1_start(o);
 }

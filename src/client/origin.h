@@ -52,6 +52,14 @@ struct origin_events {
     void (*failed)(void *owner, enum close_reason reason, const char *text);
 };
 
+/* What is asked of the service. */
+struct origin_request {
+    const struct head *head; /* stays the caller's, and lives until the end */
+    struct origin_framing framing;
+    unsigned response_ms; /* from the request's end to the answer's head; 0: no bound */
+    uint64_t visitor;     /* the connection of the visitor that asks; 0: not known */
+};
+
 /* What a way to the service does; the functions below say what each means. */
 struct origin_ops {
     int (*send)(struct origin *origin, struct chunk *chunk);
@@ -92,12 +100,14 @@ struct origin {
     size_t scanned;
     struct http1_body body;
     uint64_t idle_ms;
-    bool ready;      /* connected */
-    bool reused;     /* from the pool: may be dead already */
-    bool single_use; /* the connection is not for another request: the service may have left a body unread */
-    bool begun;      /* some of the request has left */
-    bool repeatable; /* the request may be sent again, and is its head alone */
-    bool heard;      /* a byte of the answer came */
+    bool ready;       /* connected */
+    bool reused;      /* from the pool: may be dead already */
+    uint64_t visitor; /* the connection of the visitor that asks; 0: not known */
+    bool personal;    /* the connection is logged in, or about to be: it serves this visitor alone */
+    bool single_use;  /* the connection is not for another request: the service may have left a body unread */
+    bool begun;       /* some of the request has left */
+    bool repeatable;  /* the request may be sent again, and is its head alone */
+    bool heard;       /* a byte of the answer came */
     bool keep_alive;
 
     /* over HTTP/2 */
@@ -110,11 +120,9 @@ struct origin {
     bool answer_whole; /* nothing more comes; the rest is in `in` */
 };
 
-/* Starts with a head that stays the caller's and lives until the end. response_ms bounds the wait from the request's
- * end to the answer's head; 0: no bound. 0; KV_EINVAL for a head that cannot be sent; KV_ENOMEM. */
-int origin_start(struct origin *origin, struct origin_pool *pool, const struct head *request,
-                 const struct origin_framing *framing, unsigned response_ms, const struct origin_events *events,
-                 void *owner);
+/* 0; KV_EINVAL for a head that cannot be sent; KV_ENOMEM. */
+int origin_start(struct origin *origin, struct origin_pool *pool, const struct origin_request *request,
+                 const struct origin_events *events, void *owner);
 
 /* Request body bytes; takes the chunk. 0; KV_ECLOSED when nobody wants it any more (the answer is complete, or the head
  * announced no body): it was dropped, and no `left` follows; KV_EINVAL for more than the announced length and

@@ -70,9 +70,10 @@ static void end_answer(struct origin *o, const struct head *trailers, bool surpl
     deadline_cancel(&o->response);
     if (!o->raw) {
         bool reusable = o->keep_alive && !o->single_use && o->request_ended && !surplus && conn_unsent(o->conn) == 0;
+        bool unassignable = o->personal && o->visitor == 0; /* the peer does not tell whose it is */
         struct conn *conn = let_go(o);
-        if (reusable)
-            origin_pool_put(o->pool, conn, o->idle_ms);
+        if (reusable && !unassignable)
+            origin_pool_put(o->pool, conn, o->personal ? o->visitor : 0, o->idle_ms);
         else
             conn_abort(conn, false);
         drop_owed(o);
@@ -110,7 +111,10 @@ static int write_head(struct origin *o, uint64_t length)
 
 static int connect_to_service(struct origin *o, bool fresh)
 {
-    o->conn = fresh ? NULL : origin_pool_take(o->pool, &conn_events, o);
+    o->conn = fresh ? NULL : origin_pool_take_personal(o->pool, o->visitor, &conn_events, o);
+    o->personal |= o->conn != NULL;
+    if (!o->conn && !fresh)
+        o->conn = origin_pool_take(o->pool, &conn_events, o);
     o->reused = o->ready = o->conn != NULL;
     o->begun = false;
     if (!o->conn)
@@ -253,6 +257,7 @@ static void become_raw(struct origin *o)
 static void begin_body(struct origin *o, const struct http1_message *answer)
 {
     o->keep_alive = answer->keep_alive;
+    o->personal |= origin_head_binds_connection(&answer->head);
     o->idle_ms = origin_head_idle_ms(&answer->head);
     http1_body_start(&o->body, answer->framing, answer->length);
 }

@@ -193,6 +193,32 @@ struct head *origin_head_switched(const struct head *request, const struct head 
     return NULL;
 }
 
+/* Whether one of the challenges of a field, or the credentials, are of such a scheme. A comma inside of a parameter may
+ * make one of what is none, which does no harm. */
+static bool names_bound_scheme(struct slice value)
+{
+    static const char *const schemes[] = {"NTLM", "Negotiate", "Nego2", "Kerberos"};
+    struct slice element;
+    while (slice_next_element(&value, &element)) {
+        struct slice scheme = {element.data, http_span(element, HTTP_CHAR_TOKEN)};
+        for (size_t i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++)
+            if (slice_equals_nocase(scheme, slice_of(schemes[i])))
+                return true;
+    }
+    return false;
+}
+
+bool origin_head_binds_connection(const struct head *head)
+{
+    struct slice name = head->method.len > 0 ? SLICE("authorization") : SLICE("www-authenticate");
+    if (head_lacks(head, FIELD_MODIFIER)) /* which both are */
+        return false;
+    for (size_t i = 0; i < head->count; i++)
+        if (field_is(&head->fields[i], name) && names_bound_scheme(head->fields[i].value))
+            return true;
+    return false;
+}
+
 bool origin_head_is_idempotent(const struct head *head)
 {
     static const char *const methods[] = {"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"};

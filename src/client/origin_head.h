@@ -61,6 +61,10 @@ struct head *origin_head_switched(const struct head *request, const struct head 
  * for the next request on the same connection (RFC 9110, 9.3.1). */
 bool origin_head_has_usually_no_body(const struct head *head);
 
+/* True for a request that logs its connection in, or an answer that offers that: by NTLM or Negotiate, whose logins
+ * last as long as the connection (RFC 4559, 6), although HTTP's are to concern one request (RFC 9110, 3.3). */
+bool origin_head_binds_connection(const struct head *head);
+
 /* True if sending the request twice is sending it once (RFC 9110, 9.2.2). */
 bool origin_head_is_idempotent(const struct head *head);
 

@@ -245,7 +245,7 @@ static void become_plain(struct origin_mux *mux)
     struct conn *conn = mux->conn;
     muxes->plain = true;
     dispose(mux);
-    origin_pool_put(muxes->pool, conn, LIMIT_ORIGIN_IDLE_MS);
+    origin_pool_put(muxes->pool, conn, 0, LIMIT_ORIGIN_IDLE_MS);
     while (muxes->waiting) {
         struct origin_seat *seat = take_waiting(muxes);
         seat->events->plain(seat);

@@ -1,11 +1,12 @@
 /*
- * Idle connections are a stack in an array of LIMIT_ORIGIN_IDLE_MAX places; free places are a stack as well. While a
- * connection is idle its place is its owner: whatever comes from it then (a service's farewell, an end, an error) ends
- * it, and no request ever sees it.
+ * Idle connections are stacks in an array of LIMIT_ORIGIN_IDLE_MAX places: those that are anyone's and those that
+ * belong to one visitor's connection; free places are a stack as well. While a connection is idle its place is its
+ * owner: whatever comes from it then (a service's farewell, an end, an error) ends it, and no request ever sees it.
  */
 #include "client/origin_pool.h"
 
 #include <stdlib.h>
+#include <utlist.h>
 
 #include "base/error.h"
 #include "base/limits.h"
@@ -19,7 +20,8 @@ struct place {
     struct origin_pool *pool;
     struct conn *conn;
     struct deadline idle;
-    struct place *newer, *older; /* `older` links the free ones too */
+    uint64_t visitor;          /* whom it is kept for; 0: anyone */
+    struct place *prev, *next; /* newest first; `next` links the free ones too */
 };
 
 struct origin_pool {
@@ -27,11 +29,16 @@ struct origin_pool {
     struct origin_target target;
     struct origin_muxes *muxes;
     struct buffer scratch;
-    struct place *newest, *free;
+    struct place *shared, *personal, *free;
     struct place places[LIMIT_ORIGIN_IDLE_MAX];
 };
 
 /* ---- idle connections ------------------------------------------------------------------------------------------ */
+
+static struct place **stack_of(struct place *place)
+{
+    return place->visitor ? &place->pool->personal : &place->pool->shared;
+}
 
 /* Empties a place and returns what was in it. */
 static struct conn *vacate(struct place *place)
@@ -39,16 +46,9 @@ static struct conn *vacate(struct place *place)
     struct origin_pool *pool = place->pool;
     struct conn *conn = place->conn;
     deadline_cancel(&place->idle);
-    if (place->newer)
-        place->newer->older = place->older;
-    else
-        pool->newest = place->older;
-    if (place->older)
-        place->older->newer = place->newer;
+    DL_DELETE(*stack_of(place), place);
     place->conn = NULL;
-    place->newer = NULL;
-    place->older = pool->free;
-    pool->free = place;
+    LL_PREPEND(pool->free, place);
     return conn;
 }
 
@@ -81,36 +81,72 @@ static const struct conn_events idle_events = {
     .closed = on_idle_closed,
 };
 
-void origin_pool_put(struct origin_pool *pool, struct conn *conn, uint64_t idle_ms)
+/* A free place; if there is none, the oldest personal one: they are of use to one visitor each. */
+static struct place *find_place(struct origin_pool *pool)
 {
-    struct place *place = pool->free;
+    if (!pool->free && pool->personal)
+        conn_abort(vacate(pool->personal->prev), false);
+    return pool->free;
+}
+
+void origin_pool_put(struct origin_pool *pool, struct conn *conn, uint64_t visitor, uint64_t idle_ms)
+{
+    struct place *place = find_place(pool);
     if (!place) {
         conn_abort(conn, false);
         return;
     }
-    pool->free = place->older;
+    LL_DELETE(pool->free, place);
     place->conn = conn;
-    place->newer = NULL;
-    place->older = pool->newest;
-    if (place->older)
-        place->older->newer = place;
-    pool->newest = place;
+    place->visitor = visitor;
+    DL_PREPEND(*stack_of(place), place);
     conn_set_owner(conn, &idle_events, place);
     conn_resume(conn);
     deadline_arm(pool->worker, &place->idle, idle_ms);
 }
 
+/* What is in a place, or NULL if its service has said something meanwhile: a farewell, or an answer that no request has
+ * asked for. */
+static struct conn *take(struct place *place, const struct conn_events *events, void *owner)
+{
+    struct conn *conn = vacate(place);
+    if (!conn_is_silent(conn)) {
+        conn_abort(conn, false);
+        return NULL;
+    }
+    conn_set_owner(conn, events, owner);
+    return conn;
+}
+
 struct conn *origin_pool_take(struct origin_pool *pool, const struct conn_events *events, void *owner)
 {
-    while (pool->newest) {
-        struct conn *conn = vacate(pool->newest);
-        if (conn_is_silent(conn)) {
-            conn_set_owner(conn, events, owner);
-            return conn;
-        }
-        conn_abort(conn, false); /* its farewell, or an answer that no request has asked for */
-    }
-    return NULL;
+    struct conn *conn = NULL;
+    while (!conn && pool->shared)
+        conn = take(pool->shared, events, owner);
+    return conn;
+}
+
+static struct place *find_personal(const struct origin_pool *pool, uint64_t visitor)
+{
+    struct place *place = NULL;
+    if (visitor > 0)
+        DL_SEARCH_SCALAR(pool->personal, place, visitor, visitor);
+    return place;
+}
+
+bool origin_pool_has_personal(const struct origin_pool *pool, uint64_t visitor)
+{
+    return find_personal(pool, visitor) != NULL;
+}
+
+struct conn *origin_pool_take_personal(struct origin_pool *pool, uint64_t visitor, const struct conn_events *events,
+                                       void *owner)
+{
+    struct conn *conn = NULL;
+    struct place *place;
+    while (!conn && (place = find_personal(pool, visitor)))
+        conn = take(place, events, owner);
+    return conn;
 }
 
 /* ---- new ones -------------------------------------------------------------------------------------------------- */
@@ -170,8 +206,7 @@ struct origin_pool *origin_pool_new(struct worker *worker, const struct origin_t
         struct place *place = &pool->places[i];
         place->pool = pool;
         place->idle.expired = on_idle_expired;
-        place->older = pool->free;
-        pool->free = place;
+        LL_PREPEND(pool->free, place);
     }
     return pool;
 }
@@ -180,8 +215,10 @@ void origin_pool_free(struct origin_pool *pool)
 {
     if (!pool)
         return;
-    while (pool->newest)
-        conn_abort(vacate(pool->newest), false);
+    while (pool->shared)
+        conn_abort(vacate(pool->shared), false);
+    while (pool->personal)
+        conn_abort(vacate(pool->personal), false);
     origin_muxes_free(pool->muxes);
     tls_context_free(pool->target.tls);
     tls_context_free(pool->target.tls_h1);

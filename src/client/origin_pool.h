@@ -3,6 +3,9 @@
  * it is done; the newest idle one is taken first, so that a burst's surplus ages and goes (LIMIT_ORIGIN_IDLE_MS,
  * LIMIT_ORIGIN_IDLE_MAX). Those for HTTP/2, which requests share, are in origin_mux.h.
  *
+ * A connection on which somebody has logged in (origin_head_binds_connection) is kept for the visitor's connection that
+ * it serves, and given to no other.
+ *
  * One pool a client; all functions run on its worker.
  */
 #ifndef KV_CLIENT_ORIGIN_POOL_H
@@ -34,14 +37,19 @@ struct origin_pool *origin_pool_new(struct worker *worker, const struct origin_t
 /* Closes the idle connections. Those handed out are their users' to close. NULL is legal. */
 void origin_pool_free(struct origin_pool *pool);
 
-/* An idle connection, now the caller's, or NULL when there is none. */
+/* An idle connection that is anyone's, now the caller's, or NULL when there is none. */
 struct conn *origin_pool_take(struct origin_pool *pool, const struct conn_events *events, void *owner);
+/* The same for one that was kept for this visitor's connection. */
+struct conn *origin_pool_take_personal(struct origin_pool *pool, uint64_t visitor, const struct conn_events *events,
+                                       void *owner);
+bool origin_pool_has_personal(const struct origin_pool *pool, uint64_t visitor);
 /* A new connection, see conn_dial; for https one that offers HTTP/2 as well or speaks HTTP/1.1 alone. */
 struct conn *origin_pool_dial(struct origin_pool *pool, bool with_h2, const struct conn_events *events, void *owner);
 /* Why a connection could not be made, from the error in `closed`. */
 enum close_reason origin_pool_reason(int error);
-/* Keeps a connection whose last exchange is complete in both directions, for at most idle_ms. */
-void origin_pool_put(struct origin_pool *pool, struct conn *conn, uint64_t idle_ms);
+/* Keeps a connection whose last exchange is complete in both directions, for at most idle_ms: for anyone, or for this
+ * visitor's connection alone if that is not 0. */
+void origin_pool_put(struct origin_pool *pool, struct conn *conn, uint64_t visitor, uint64_t idle_ms);
 
 /* The connections for HTTP/2; NULL for a service that is spoken to over HTTP/1.1 alone. */
 struct origin_muxes *origin_pool_muxes(const struct origin_pool *pool);

@@ -29,6 +29,7 @@ struct relay {
     struct head *request;
     struct origin_framing framing;
     struct deadline leftover; /* the answer is out, the request still comes */
+    uint64_t visitor;         /* its connection; 0: not known */
     uint64_t started_at;
     uint64_t up, down; /* body bytes */
     uint16_t status;   /* of the final answer */
@@ -112,8 +113,13 @@ struct slice relay_path(const struct head *request)
 static int start_origin(struct relay *r)
 {
     r->framing.open = false;
-    return origin_start(&r->origin, r->context->pool, r->request, &r->framing, r->context->response_ms, &origin_events,
-                        r);
+    const struct origin_request request = {
+        .head = r->request,
+        .framing = r->framing,
+        .response_ms = r->context->response_ms,
+        .visitor = r->visitor,
+    };
+    return origin_start(&r->origin, r->context->pool, &request, &origin_events, r);
 }
 
 static void start_with_head(struct relay *r)
@@ -144,6 +150,7 @@ void relay_start(struct relay_context *context, struct message *message)
     r->context = context;
     r->leftover.expired = on_leftover;
     r->started_at = worker_now(worker);
+    r->visitor = open->visitor_connection;
     r->request = open->head;
     open->head = NULL;
     /* The room that Hello announced is promised already. */

@@ -5,7 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/random.h"
 #include "edge/edge_impl.h"
+
+#define CONNECTION_SPARE_BITS 9 /* eight bytes on the wire, and room to count */
 
 struct edge *edge_new(const struct edge_settings *settings)
 {
@@ -26,8 +29,12 @@ struct edge *edge_new(const struct edge_settings *settings)
         return NULL;
     }
     memset(e->locals, 0, size);
-    for (unsigned i = 0; i < e->count; i++)
-        e->locals[i].scratch.limit = ANSWER_HEAD_MAX;
+    for (unsigned i = 0; i < e->count; i++) {
+        struct edge_local *local = &e->locals[i];
+        local->scratch.limit = ANSWER_HEAD_MAX;
+        random_bytes(&local->connections, sizeof(local->connections));
+        local->connections >>= CONNECTION_SPARE_BITS;
+    }
     return e;
 }
 

@@ -13,7 +13,7 @@
 #include "io/listener.h"
 #include "io/network.h"
 
-void edge_peer_of(const struct edge *edge, const struct conn *conn, struct edge_peer *peer)
+void edge_peer_of(struct edge *edge, const struct conn *conn, struct edge_peer *peer)
 {
     const struct networks *trusted = edge->settings.trusted_proxies;
     const struct ip ip = ip_of(conn_peer(conn));
@@ -23,6 +23,7 @@ void edge_peer_of(const struct edge *edge, const struct conn *conn, struct edge_
     peer->host_at = bracketed ? 1 : 0;
     peer->host_len = (uint8_t)((colon ? (size_t)(colon - peer->text) : strlen(peer->text)) - (bracketed ? 2 : 0));
     peer->trusted = trusted && networks_contain(trusted, &ip) ? trusted : NULL;
+    peer->connection = peer->trusted ? 0 : ++edge_local(edge)->connections;
 }
 
 /* The way from the peer to the visitor, who is the peer itself unless that is a trusted proxy. */
@@ -128,7 +129,8 @@ int edge_open(const struct edge *edge, const struct edge_request *request, struc
               const struct edge_peer *peer, struct address link, struct half *half, const struct half_events *events,
               void *owner)
 {
-    struct exchange_open open = {.credit = LIMIT_WINDOW_BYTES, .end = request->complete};
+    struct exchange_open open = {
+        .credit = LIMIT_WINDOW_BYTES, .end = request->complete, .visitor_connection = peer->connection};
     open.head = make_head(edge, request, conn, peer, open.remote);
     if (!open.head)
         return KV_ENOMEM;

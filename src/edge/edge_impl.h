@@ -34,6 +34,7 @@ struct edge_local {
     bool draining;
     struct buffer scratch; /* a head on its way out: see edge_scratch */
     uint64_t next_request; /* numbers the requests that reach no tunnel */
+    uint64_t connections;  /* numbers visitors' connections, from a random beginning: no other server's are the same */
     atomic_size_t alive;
     uint64_t proxy_warned_at;    /* worker_now() of the last warning about a PROXY header, if there was one */
     struct edge *edge;           /* set while there are waiters */
@@ -138,9 +139,11 @@ static inline bool edge_waits(const struct edge_waiter *waiter)
 struct edge_peer {
     char text[EXCHANGE_REMOTE_LEN];
     uint8_t host_at, host_len;
+    uint64_t connection;            /* its number; 0 for a trusted proxy's, which carries many visitors */
     const struct networks *trusted; /* NULL: it is no proxy whose word counts */
 };
-void edge_peer_of(const struct edge *edge, const struct conn *conn, struct edge_peer *peer);
+/* Numbers the connection: once for each. */
+void edge_peer_of(struct edge *edge, const struct conn *conn, struct edge_peer *peer);
 
 /* A visitor's request as far as its codec has read it. */
 struct edge_request {

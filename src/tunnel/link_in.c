@@ -64,6 +64,7 @@ static void on_request_head(struct link *link, const struct wire_message *m)
     ex->upgraded = m->head.is_upgrade;
     struct exchange_open open = {.credit = link_take_room(ex, link->terms.peer_credit), .promised = ex->window};
     exchange_id(open.id, link->terms.session, ex->id);
+    open.visitor_connection = link_has(link, FEATURE_VISITOR) ? m->head.visitor_connection : 0;
     copy_remote(open.remote, m->head.remote_addr);
     open.head = head_copy(&m->head.head, 0, 0);
     if (!open.head || half_open(&ex->half, link->worker, link->terms.requests, &open, &link_half_events, ex) != KV_OK) {

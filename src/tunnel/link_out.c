@@ -41,6 +41,7 @@ static int send_request_head(struct link *link, uint64_t id, const struct exchan
     struct wire_message m = {.kind = WIRE_REQUEST_HEAD, .request_id = id};
     m.head.head = *open->head;
     m.head.remote_addr = slice_of(open->remote);
+    m.head.visitor_connection = link_has(link, FEATURE_VISITOR) ? open->visitor_connection : 0;
     return link_put(link, &m);
 }
 

@@ -25,8 +25,10 @@ enum wire_feature {
     FEATURE_HALF_CLOSE = 1 << 2, /* end_stream of an upgraded exchange ends one direction only */
     FEATURE_RESET = 1 << 3,      /* Reset with a reason, at any time; detailed reasons in Error */
     FEATURE_DRAIN = 1 << 4,      /* Drain from the server */
+    FEATURE_VISITOR = 1 << 11,   /* RequestHead tells the visitor's connection */
 };
-#define WIRE_FEATURES     (FEATURE_CREDIT | FEATURE_TRAILERS | FEATURE_HALF_CLOSE | FEATURE_RESET | FEATURE_DRAIN)
+#define WIRE_FEATURES                                                                                                  \
+    (FEATURE_CREDIT | FEATURE_TRAILERS | FEATURE_HALF_CLOSE | FEATURE_RESET | FEATURE_DRAIN | FEATURE_VISITOR)
 
 /* A head on the wire: what a visitor may send (base/limits.h), and what the edge adds to it (forwarding fields and the
  * two of an upgrade). */
@@ -80,10 +82,11 @@ struct wire_message {
             /* Fields as sent, hop-by-hop ones too, names lower-cased; authority taken from `host`, which is a field as
              * well; protocol from `upgrade` when the exchange upgrades, else empty. */
             struct head head;
-            struct slice remote_addr; /* request: address:port of the visitor */
-            bool is_upgrade;          /* request; never without a protocol */
-            bool upgraded;            /* response; if and only if the status is 101, never without a protocol */
-            bool interim;             /* response: a 1xx before the final head */
+            struct slice remote_addr;    /* request: address:port of the visitor */
+            uint64_t visitor_connection; /* request: 0 if it is not told */
+            bool is_upgrade;             /* request; never without a protocol */
+            bool upgraded;               /* response; if and only if the status is 101, never without a protocol */
+            bool interim;                /* response: a 1xx before the final head */
         } head;
         struct {
             struct slice bytes;

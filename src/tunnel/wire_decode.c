@@ -330,6 +330,15 @@ static bool take_flag(struct slice *in, bool *out)
     return true;
 }
 
+/* A tag of two bytes. */
+static inline bool take_long_tag(struct slice *in, unsigned tag)
+{
+    if (in->len < 2 || (unsigned char)in->data[0] != (0x80 | (tag & 0x7f)) || (unsigned char)in->data[1] != tag >> 7)
+        return false;
+    *in = (struct slice){in->data + 2, in->len - 2};
+    return true;
+}
+
 static bool take_request(struct slice in, struct wire_message *out)
 {
     struct head *head = &out->head.head;
@@ -338,6 +347,7 @@ static bool take_request(struct slice in, struct wire_message *out)
                      : take_tag(&in, TAG_METHOD)         ? take_bytes(&in, &head->method)
                      : take_tag(&in, TAG_PATH)           ? take_bytes(&in, &head->target)
                      : take_tag(&in, TAG_REMOTE)         ? take_bytes(&in, &out->head.remote_addr)
+                     : take_long_tag(&in, TAG_VISITOR)   ? take_varint(&in, ID_BYTES, &out->head.visitor_connection)
                      : take_tag(&in, TAG_IS_UPGRADE)     ? take_flag(&in, &out->head.is_upgrade)
                                                          : false;
         if (!taken)
@@ -369,6 +379,7 @@ static bool read_plain_head(enum wire_side side, struct slice in, struct wire_ar
     if (!take_bytes(&in, &body) || in.len > 0)
         return false;
     out->head.remote_addr = (struct slice){0};
+    out->head.visitor_connection = 0;
     out->head.is_upgrade = out->head.upgraded = out->head.interim = false;
     out->kind = side == WIRE_FROM_SERVER ? WIRE_REQUEST_HEAD : WIRE_RESPONSE_HEAD;
     *error = lend_fields(arena, &out->head.head);
@@ -412,6 +423,7 @@ static int read_request(const Kavilo__Tunnel__V1__RequestHead *in, struct wire_a
     head->target = arena_text(in->path);
     out->head.remote_addr = arena_text(in->remote_addr);
     out->head.is_upgrade = in->is_upgrade;
+    out->head.visitor_connection = in->visitor_connection;
     return finish_request(out);
 }
 

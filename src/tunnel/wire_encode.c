@@ -256,6 +256,11 @@ static size_t member_len(size_t len)
     return len > 0 ? 1 + varint_len(len) + len : 0;
 }
 
+static size_t visitor_len(uint64_t connection)
+{
+    return connection > 0 ? varint_len(TAG_VISITOR) + varint_len(connection) : 0;
+}
+
 /* Nearly all fields: every length is one byte, and nothing is left out. */
 #define SHORT_TEXT_MAX (0x7f - 4)
 
@@ -307,7 +312,7 @@ static struct measure measure(const struct wire_message *message, const struct o
     }
     if (message->kind == WIRE_REQUEST_HEAD)
         m.len += member_len(head->method.len) + member_len(head->target.len) + member_len(out->remote_addr.len) +
-                 (head->protocol.len > 0 ? 2 : 0);
+                 (head->protocol.len > 0 ? 2 : 0) + visitor_len(message->head.visitor_connection);
     if (message->kind == WIRE_RESPONSE_HEAD)
         m.len += 1 + varint_len(head->status) + (head->status == 101 ? 2 : 0);
     return m;
@@ -320,6 +325,14 @@ static char *put_member(char *out, char tag, struct slice text)
     *out++ = tag;
     out += put_varint(out, text.len);
     return slice_put(out, text);
+}
+
+static char *put_visitor(char *out, uint64_t connection)
+{
+    if (connection == 0)
+        return out;
+    out += put_varint(out, TAG_VISITOR);
+    return out + put_varint(out, connection);
 }
 
 static char *put_flag(char *out, char tag, bool value)
@@ -382,7 +395,8 @@ static char *put_head(char *to, const struct wire_message *message, const struct
         to = put_member(to, TAG_PATH, head->target);
         to = put_all_headers(to, TAG_FIELD_OF_REQUEST, out);
         to = put_member(to, TAG_REMOTE, out->remote_addr);
-        return put_flag(to, TAG_IS_UPGRADE, head->protocol.len > 0);
+        to = put_flag(to, TAG_IS_UPGRADE, head->protocol.len > 0);
+        return put_visitor(to, message->head.visitor_connection);
     case WIRE_RESPONSE_HEAD:
         *to++ = TAG_STATUS;
         to += put_varint(to, head->status);

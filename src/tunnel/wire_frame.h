@@ -56,6 +56,7 @@ bool wire_check_first_line(enum wire_kind kind, const struct head *head, struct 
 #define TAG_FIELD_OF_REQUEST  (3 << 3 | 2)
 #define TAG_REMOTE            (4 << 3 | 2)
 #define TAG_IS_UPGRADE        (5 << 3 | 0)
+#define TAG_VISITOR           (19 << 3 | 0) /* two bytes as a varint */
 #define TAG_STATUS            (1 << 3 | 0)
 #define TAG_FIELD_OF_RESPONSE (2 << 3 | 2)
 #define TAG_UPGRADED          (3 << 3 | 0)

@@ -53,13 +53,14 @@ FULL["Hello"].update({16: ("features", UINT), 17: ("initial_credit", UINT), 18: 
 FULL["Welcome"].update(
     {16: ("features", UINT), 17: ("initial_credit", UINT), 18: ("session_id", STRING), 19: ("server_name", STRING)}
 )
+FULL["RequestHead"].update({19: ("visitor_connection", UINT)})
 FULL["Credit"] = {1: ("bytes", UINT)}
 FULL["Trailers"] = {1: ("headers", ["Header"])}
 FULL["Drain"] = {1: ("grace_ms", UINT)}
 
 # The bits of `features`.
-CREDIT, TRAILERS, HALF_CLOSE, RESET, DRAIN = 1, 2, 4, 8, 16
-ALL_FEATURES = CREDIT | TRAILERS | HALF_CLOSE | RESET | DRAIN
+CREDIT, TRAILERS, HALF_CLOSE, RESET, DRAIN, VISITOR = 1, 2, 4, 8, 16, 1 << 11
+ALL_FEATURES = CREDIT | TRAILERS | HALF_CLOSE | RESET | DRAIN | VISITOR
 
 
 class Malformed(ValueError):

@@ -237,6 +237,33 @@ static void test_request_is_tidied(void **state)
     wire_arena_free(&arena);
 }
 
+/* The number of the visitor's connection, by our own reader and, behind a field that it does not know, by protobuf-c.
+ */
+static void test_visitor_connection(void **state)
+{
+    (void)state;
+    static const uint64_t numbers[] = {0, 1, 127, 128, UINT64_C(1) << 55, UINT64_MAX};
+    struct wire_arena arena = {0};
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+        struct buffer bytes = BUFFER_INIT(4096);
+        struct wire_message message = {.kind = WIRE_REQUEST_HEAD, .request_id = 3}, read;
+        message.head.head.method = SLICE("GET");
+        message.head.head.target = SLICE("/");
+        message.head.visitor_connection = numbers[i];
+        assert_int_equal(wire_encode(WIRE_FROM_SERVER, &message, &bytes), 0);
+        struct slice payload = {bytes.data + GRPC_PREFIX_LEN, bytes.len - GRPC_PREFIX_LEN};
+        assert_int_equal(wire_decode(WIRE_FROM_SERVER, payload, &arena, &read), 0);
+        assert_true(read.head.visitor_connection == numbers[i]);
+
+        put_number(&bytes, 99, 1);
+        payload = (struct slice){bytes.data + GRPC_PREFIX_LEN, bytes.len - GRPC_PREFIX_LEN};
+        assert_int_equal(wire_decode(WIRE_FROM_SERVER, payload, &arena, &read), 0);
+        assert_true(read.head.visitor_connection == numbers[i]);
+        buffer_free(&bytes);
+    }
+    wire_arena_free(&arena);
+}
+
 /* A head of ours, without the fields that only deployed peers need, out and in again. */
 static void check_added_fields(enum wire_side side, const struct wire_message *sent, const char *const *expected)
 {
@@ -389,6 +416,7 @@ int main(void)
         cmocka_unit_test(test_response_rules),
         cmocka_unit_test(test_bad_trailers),
         cmocka_unit_test(test_request_is_tidied),
+        cmocka_unit_test(test_visitor_connection),
         cmocka_unit_test(test_added_fields),
         cmocka_unit_test(test_address),
         cmocka_unit_test(test_switch_to_nothing_is_not_sent),
