@@ -24,8 +24,8 @@ struct registry;
 struct tls_context;
 struct worker_group;
 
-/* Streams on the edge's port that are no visitor's: tunnel clients behind networks that let nothing but 443 out. The
- * edge knows no more of them than this. */
+/* Streams on the edge's port, to a host that is no tunnel's, that are no visitor's: tunnel clients behind networks that
+ * let nothing but 443 out. The edge knows no more of them than this. */
 struct edge_guest {
     bool (*wants)(const struct head *head);
     /* The stream's user data, or NULL when it was answered at once; `finished` is called once, and the connection is

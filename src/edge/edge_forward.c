@@ -155,6 +155,12 @@ int edge_add_hsts(const struct edge *edge, struct head **head)
     return KV_OK;
 }
 
+bool edge_is_bodyless(const struct head *answer, bool to_head)
+{
+    unsigned status = answer->status;
+    return to_head || status < 200 || status == 204 || status == 205 || status == 304;
+}
+
 struct head *edge_make_upgrade(const struct head *head)
 {
     struct head *upgrade = head_copy(head, 1, 64);

@@ -61,7 +61,10 @@ static void on_credit(void *owner, size_t bytes)
 static bool choose_framing(struct edge_exchange *x, const struct head *head)
 {
     const struct field *length = head_find_id(head, FIELD_CONTENT_LENGTH);
-    if (x->is_head || head->status == 204 || head->status == 304 || head->status < 200)
+    x->bodyless = edge_is_bodyless(head, x->is_head);
+    if (head->status == 205 && !x->is_head)
+        x->framing = HTTP1_LENGTH; /* of 0: a recipient would wait for the end of one without */
+    else if (x->bodyless)
         x->framing = HTTP1_NO_BODY;
     else if (length) {
         x->framing = HTTP1_LENGTH;
@@ -157,12 +160,12 @@ static void write_chunk(struct edge_exchange *x, struct chunk *chunk)
 static void on_body(void *owner, struct chunk *chunk)
 {
     struct edge_exchange *x = owner;
-    if (!x->answered || (x->framing == HTTP1_LENGTH && chunk->len > x->answer_left)) {
+    if (!x->answered || (x->framing == HTTP1_LENGTH && !x->bodyless && chunk->len > x->answer_left)) {
         chunk_free(chunk);
         edge_h1_fail(x->h1, REASON_ORIGIN_BAD_RESPONSE, "a body longer than its length, or before its head");
         return;
     }
-    if (x->framing == HTTP1_NO_BODY && !x->upgraded) {
+    if (x->bodyless && !x->upgraded) {
         half_grant(&x->half, chunk->len);
         chunk_free(chunk);
         return;

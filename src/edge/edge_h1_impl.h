@@ -21,6 +21,7 @@ struct edge_exchange {
     bool is_head, http10, keep_alive;
     enum edge_body_type error_type;
 
+    bool bodyless; /* what comes of the answer's body is dropped */
     bool answered; /* the final head is written */
     bool answer_ended;
     enum http1_framing framing;

@@ -385,10 +385,18 @@ static void on_oversized(void *owner, struct h2_stream *stream, const struct hea
     refuse_unread(h2, stream, head, reason);
 }
 
+/* The guest's paths are its own on every host but a tunnel's, whose service may have the same. */
+static bool is_for_guest(struct edge *edge, const struct head *head)
+{
+    const struct edge_guest *guest = &edge->settings.guest;
+    struct address link;
+    return guest->wants && guest->wants(head) && edge_route(edge, head, &link) != REASON_NONE;
+}
+
 static void *on_request(void *owner, struct h2_stream *stream, const struct head *head, bool end)
 {
     struct edge_h2 *h2 = owner;
-    if (h2->edge->settings.guest.wants && h2->edge->settings.guest.wants(head))
+    if (is_for_guest(h2->edge, head))
         return begin_guest(h2, stream, head);
     bool connect = slice_equals(head->method, SLICE("CONNECT"));
     if (connect != (head->protocol.len > 0)) {

@@ -35,7 +35,8 @@ static bool respond(struct edge_stream *s, struct head *head, bool end)
     }
     uint64_t length = 0;
     struct slice text = head_value(head, SLICE("content-length"));
-    s->has_length = text.data && !switches && !s->no_body && head->status != 204 && head->status != 304;
+    s->no_body = !switches && edge_is_bodyless(head, s->no_body); /* whatever comes */
+    s->has_length = text.data && !switches && !s->no_body;
     if (s->answered || switches != (s->connects && switches) || (s->has_length && !slice_to_u64(text, &length))) {
         edge_h2_fail(s, REASON_ORIGIN_BAD_RESPONSE, "the answer makes no sense here");
         return false;
@@ -43,7 +44,6 @@ static bool respond(struct edge_stream *s, struct head *head, bool end)
     s->answer_left = length;
     s->answered = true;
     deadline_cancel(&s->upload);
-    s->no_body = s->no_body || head->status == 204 || head->status == 304; /* no body, whatever comes */
     deadline_cancel(&s->answer);
     if (h2_respond(s->stream, head, end) != KV_OK) {
         edge_h2_fail(s, REASON_INTERNAL, "no memory");

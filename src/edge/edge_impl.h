@@ -180,6 +180,10 @@ int edge_open(const struct edge *edge, const struct edge_request *request, struc
  * replaced. 0 or KV_ENOMEM. */
 int edge_add_hsts(const struct edge *edge, struct head **head);
 
+/* Whether an answer to this request has no content, whatever its service sends (RFC 9110, 15.3.5, 15.3.6 and 15.4.5):
+ * its body is dropped. */
+bool edge_is_bodyless(const struct head *answer, bool to_head);
+
 /* An extended CONNECT becomes the upgrade that the local service knows: GET with a key of its own making (RFC 8441, 5).
  * NULL without memory. */
 struct head *edge_make_upgrade(const struct head *head);

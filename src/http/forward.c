@@ -241,7 +241,8 @@ struct head *forward_request(const struct head *request, const struct forward_fa
 
 struct head *forward_response(const struct head *response)
 {
-    bool switching = response->status == 101, has_length = response->status >= 200 && response->status != 204;
+    bool switching = response->status == 101,
+         has_length = response->status >= 200 && response->status != 204 && response->status != 205;
     const struct field *upgrade = switching ? head_find_id(response, FIELD_UPGRADE) : NULL;
     struct head *out = head_derive(response, 0, 0);
     if (!out)

@@ -51,7 +51,7 @@ struct forward_facts {
 struct head *forward_request(const struct head *request, const struct forward_facts *facts);
 
 /* An owning head made from an origin's response: hop-by-hop fields, those that Connection names (but Content-Length)
- * and `kavilo-*` removed; Content-Length kept once, and not with 1xx and 204. A 101 keeps head.protocol, from its
+ * and `kavilo-*` removed; Content-Length kept once, and not with 1xx, 204 and 205. A 101 keeps head.protocol, from its
  * Upgrade field if it was not set. NULL without memory. */
 struct head *forward_response(const struct head *response);
 

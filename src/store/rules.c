@@ -148,6 +148,12 @@ const char *rules_token_name(struct slice name)
     return NULL;
 }
 
+/* "xn--", and whatever may come to be like it (RFC 5891, 4.2.3.1). A label has two characters at least. */
+static bool is_reserved(const char *label)
+{
+    return strncmp(label + 2, "--", 2) == 0;
+}
+
 bool rules_subdomain(struct slice name, const char *slug, char out[LIMIT_LABEL_BYTES + 1], char *why, size_t size)
 {
     size_t slug_len = strlen(slug);
@@ -188,6 +194,11 @@ bool rules_subdomain(struct slice name, const char *slug, char out[LIMIT_LABEL_B
     memcpy(out, name.data, name.len);
     out[name.len] = '-';
     memcpy(out + name.len + 1, slug, slug_len + 1);
+    if (is_reserved(out)) {
+        snprintf(why, size, "'%s' would have '--' in its third and fourth places, and such host names are encoded ones",
+                 out);
+        return false;
+    }
     return true;
 }
 

@@ -34,7 +34,8 @@ const char *rules_slug(struct slice slug);
 #define RULES_TOKEN_NAME_BYTES 100
 const char *rules_token_name(struct slice name);
 
-/* Makes `<name>-<slug>`. False when that is no label, with a sentence for the user in why[size]. */
+/* Makes `<name>-<slug>`. False when that is no label, or one that IDNA reserves (RFC 5891, 4.2.3.1), with a sentence
+ * for the user in why[size]. */
 bool rules_subdomain(struct slice name, const char *slug, char out[LIMIT_LABEL_BYTES + 1], char *why, size_t size);
 
 /* 8-4-4-4-12 hex digits. */

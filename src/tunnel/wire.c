@@ -55,10 +55,12 @@ unsigned wire_kind_number(enum wire_side side, enum wire_kind kind)
 
 /* ---- heads ----------------------------------------------------------------------------------------------------- */
 
-/* Origin-form, or the asterisk (RFC 9112, 3.2.1 and 3.2.4); the other forms never enter a tunnel. */
-static bool is_target(struct slice s)
+/* Origin-form, or OPTIONS' asterisk (RFC 9112, 3.2.1 and 3.2.4); the other forms never enter a tunnel. */
+static bool is_target_of(struct slice method, struct slice target)
 {
-    return s.len > 0 && (s.data[0] == '/' || slice_equals(s, SLICE("*")));
+    if (target.len > 0 && target.data[0] == '/')
+        return true;
+    return slice_equals(target, SLICE("*")) && slice_equals(method, SLICE("OPTIONS"));
 }
 
 bool wire_check_fields(const struct head *head)
@@ -72,7 +74,8 @@ bool wire_check_fields(const struct head *head)
 bool wire_check_first_line(enum wire_kind kind, const struct head *head, struct slice remote_addr, bool judged)
 {
     if (kind == WIRE_REQUEST_HEAD)
-        return (judged || (http_is_token(head->method) && http_is_target(head->target))) && is_target(head->target) &&
+        return (judged || (http_is_token(head->method) && http_is_target(head->target))) &&
+               is_target_of(head->method, head->target) &&
                http_is_visible(remote_addr); /* it goes into fields and logs */
     return kind != WIRE_RESPONSE_HEAD || (head->status >= 100 && head->status <= 999);
 }
@@ -80,7 +83,8 @@ bool wire_check_first_line(enum wire_kind kind, const struct head *head, struct 
 /* ---- reasons --------------------------------------------------------------------------------------------------- */
 
 /* From 16 on the local service's, from 32 on the visitor's, from 48 on the tunnel's own. The table of docs/PROTOCOL.md;
- * a number keeps its meaning for ever. */
+ * a number keeps its meaning for ever. A client speaks of its service and of itself. What it cannot know, about
+ * visitors and the server, it may not say in the server's voice: that is read as a failure of the tunnel. */
 static const struct {
     enum close_reason reason;
     uint8_t code;
@@ -126,11 +130,28 @@ uint32_t wire_reason_code(enum close_reason reason, bool detailed)
     return 0;
 }
 
-enum close_reason wire_reason_of(uint32_t code)
+/* What a client's reason is to the visitor of its tunnel. */
+static enum close_reason as_clients(enum close_reason reason)
+{
+    switch (reason_text(reason)->side) {
+    case SIDE_SERVICE:
+        return reason;
+    case SIDE_TUNNEL:
+        return reason == REASON_CLIENT_GONE ? reason : REASON_PROTOCOL;
+    case SIDE_SERVER: /* it is short of memory as well, or was stopped */
+        return reason == REASON_SERVER_BUSY ? REASON_TUNNEL_BUSY : REASON_PROTOCOL;
+    case SIDE_VISITOR: /* a request that it could not pass on */
+    case SIDE_NOBODY:
+        break;
+    }
+    return REASON_PROTOCOL;
+}
+
+enum close_reason wire_reason_of(enum wire_side side, uint32_t code)
 {
     for (size_t i = 0; i < SIZE(codes); i++) {
         if (codes[i].code == code)
-            return codes[i].reason;
+            return side == WIRE_FROM_CLIENT ? as_clients(codes[i].reason) : codes[i].reason;
     }
     return REASON_ORIGIN_OTHER;
 }

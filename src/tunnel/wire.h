@@ -157,9 +157,10 @@ size_t wire_data_prefix(enum wire_side side, uint64_t request_id, size_t len, bo
                         char prefix[WIRE_DATA_PREFIX_LEN], char suffix[WIRE_DATA_SUFFIX_LEN], size_t *suffix_len);
 
 /* Reasons as numbers on the wire (Error.code 0..2 as deployed, ours from 16 on; Reset.code) and back; the table is in
- * docs/PROTOCOL.md. Unknown numbers become REASON_ORIGIN_OTHER. With `detailed` false (the peer lacks FEATURE_RESET)
- * only 0, 1 and 2 are produced. */
+ * docs/PROTOCOL.md. Unknown numbers become REASON_ORIGIN_OTHER, and those of a
+ * client that speak of a visitor or the server REASON_PROTOCOL: a tenant has no voice there. With `detailed` false (the
+ * peer lacks FEATURE_RESET) only 0, 1 and 2 are produced. */
 uint32_t wire_reason_code(enum close_reason reason, bool detailed);
-enum close_reason wire_reason_of(uint32_t code);
+enum close_reason wire_reason_of(enum wire_side side, uint32_t code);
 
 #endif

@@ -465,7 +465,7 @@ static void read_welcome(const Kavilo__Tunnel__V1__Welcome *in, struct wire_mess
     out->welcome.server_name = arena_text(in->server_name);
 }
 
-static int read_body(const union body *in, struct wire_arena *arena, struct wire_message *out)
+static int read_body(enum wire_side side, const union body *in, struct wire_arena *arena, struct wire_message *out)
 {
     switch (out->kind) {
     case WIRE_UNKNOWN:
@@ -500,12 +500,12 @@ static int read_body(const union body *in, struct wire_arena *arena, struct wire
         break;
     case WIRE_ERROR:
         out->error.code = in->error.code;
-        out->error.reason = wire_reason_of(in->error.code);
+        out->error.reason = wire_reason_of(side, in->error.code);
         out->error.text = arena_text(in->error.message);
         break;
     case WIRE_RESET:
         out->error.code = in->reset.code;
-        out->error.reason = wire_reason_of(in->reset.code);
+        out->error.reason = wire_reason_of(side, in->reset.code);
         out->error.text = arena_text(in->reset.message);
         break;
     case WIRE_DRAIN:
@@ -564,7 +564,7 @@ int wire_decode(enum wire_side side, struct slice bytes, struct wire_arena *aren
         memset(out, 0, sizeof *out);
         error = unpack(side, bytes, arena, out, &body);
         if (!error)
-            error = read_body(body, arena, out);
+            error = read_body(side, body, arena, out);
     }
     if (error == KV_ENOMEM)
         out->kind = WIRE_UNKNOWN;

@@ -9,6 +9,7 @@ import socket
 
 import pytest
 
+from harness import h2visitor
 from harness.http1 import Broken, Pattern, chunk, read_response
 from harness.origin import fields_of
 from harness.process import run
@@ -183,6 +184,20 @@ def test_statuses_without_body(visit, code):
     assert response.fields.one("etag") == '"e"'
     visitor.request("/after")
     assert json.loads(visitor.response().content)["target"] == "/after"
+
+
+def test_reset_content_has_no_content(server, user, make_origin, make_client):
+    """205: what a service sends with it is dropped (RFC 9110, 15.3.6), over both, and the connection stays in step."""
+    origin = make_origin(lambda ex: ex.reply("none" if ex.request.target == "/205" else "next", 205 if ex.request.target == "/205" else 200))
+    client = make_client(server, origin, user.token)
+    with server.visitor(client.host) as visitor:
+        visitor.request("/205")
+        response = visitor.response()
+        assert (response.status, response.content) == (205, b"") and response.fields.one("content-length") == "0"
+        visitor.request("/after")
+        assert visitor.response().content == b"next"
+    (status, fields, sha, complete), _ = h2visitor.fetch(server.edge, client.host, ["/205", "/after"])
+    assert (status, sha, complete) == (205, hashlib.sha256(b"").hexdigest(), True) and "content-length" not in fields
 
 
 @pytest.mark.parametrize("code", [200, 201, 202, 206, 301, 302, 307, 400, 401, 404, 418, 429, 499, 500, 502, 503, 504, 599])

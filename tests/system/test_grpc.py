@@ -264,6 +264,14 @@ def test_node_opens_a_tunnel(path, node):
         assert peer.wait("code", address=address, path=OPEN + "s")["code"] == Status.UNIMPLEMENTED.value[0]
 
 
+def test_control_plane_takes_no_call_of_a_tenant(path):
+    """On a tunnel's host the control plane's path is the tenant's own."""
+    hello = protobuf.encode("ClientFrame", {"hello": {"token": path.user.token}})
+    code, _ = failure_of(lambda: next(path.calls.channel.stream_stream(OPEN)(iter([hello]), timeout=STEP)))[:2]
+    assert code == Status.UNIMPLEMENTED
+    assert path.service.seen[-1][0] == OPEN
+
+
 @pytest.mark.parametrize("port", ["control", "edge"])
 def test_grpcio_opens_a_tunnel(path, port):
     frames = []

@@ -421,7 +421,7 @@ static void a_guests_end_leaves_every_exchange(void **state)
     visitor_start(&v);
     visitor_request(&v, "GET", "/a", true);
     visitor_request(&v, "POST", "/b", false);
-    visitor_request(&v, "POST", "/guest", false);
+    visitor_ask(&v, "tnl.test", "POST", "/guest", false);
     assert_true(wait_for(&tunnel.opened) && wait_for(&tunnel.opened) && wait_for(&guest.opened));
     on_worker(worker_at(group, 0), finish_guest, NULL);
     assert_true(wait_for(&tunnel.reset) && wait_for(&tunnel.reset));

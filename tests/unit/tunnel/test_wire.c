@@ -641,11 +641,29 @@ static void test_reasons(void **state)
     for (int reason = REASON_NONE + 1; reason < REASON_COUNT; reason++) {
         uint32_t code = wire_reason_code((enum close_reason)reason, true);
         assert_true(code <= 2 || code >= 16);
-        assert_int_equal(wire_reason_of(code), reason);
+        assert_int_equal(wire_reason_of(WIRE_FROM_SERVER, code), reason);
+        /* A client's word is about its service, itself or the tunnel. */
+        enum reason_side side = reason_text(wire_reason_of(WIRE_FROM_CLIENT, code))->side;
+        assert_true(side == SIDE_SERVICE || side == SIDE_TUNNEL);
+        if (reason_text((enum close_reason)reason)->side == SIDE_SERVICE)
+            assert_int_equal(wire_reason_of(WIRE_FROM_CLIENT, code), reason);
         assert_in_range(wire_reason_code((enum close_reason)reason, false), 0, 2);
     }
-    assert_int_equal(wire_reason_of(3), REASON_ORIGIN_OTHER);
-    assert_int_equal(wire_reason_of(UINT32_MAX), REASON_ORIGIN_OTHER);
+    static const struct {
+        enum close_reason said, heard;
+    } clients[] = {
+        {REASON_NO_TUNNEL, REASON_PROTOCOL},      {REASON_RATE_LIMITED, REASON_PROTOCOL},
+        {REASON_BAD_REQUEST, REASON_PROTOCOL},    {REASON_INTERNAL, REASON_PROTOCOL},
+        {REASON_KICKED, REASON_PROTOCOL},         {REASON_REVOKED, REASON_PROTOCOL},
+        {REASON_BODY_TOO_LARGE, REASON_PROTOCOL}, {REASON_CLIENT_GONE, REASON_CLIENT_GONE},
+        {REASON_SERVER_BUSY, REASON_TUNNEL_BUSY},
+    };
+    for (size_t i = 0; i < SIZE(clients); i++)
+        assert_int_equal(wire_reason_of(WIRE_FROM_CLIENT, wire_reason_code(clients[i].said, true)), clients[i].heard);
+    for (int side = WIRE_FROM_SERVER; side <= WIRE_FROM_CLIENT; side++) {
+        assert_int_equal(wire_reason_of((enum wire_side)side, 3), REASON_ORIGIN_OTHER);
+        assert_int_equal(wire_reason_of((enum wire_side)side, UINT32_MAX), REASON_ORIGIN_OTHER);
+    }
 }
 
 int main(void)

@@ -65,6 +65,7 @@ static void test_request_rules(void **state)
         {"fragment", TEXT("GET"), TEXT("/#a"), {{0}}, {{0}}, false, KV_EPROTO},
         {"absolute-form", TEXT("GET"), TEXT("http://h/"), {{0}}, {{0}}, false, KV_EPROTO},
         {"authority-form", TEXT("CONNECT"), TEXT("h:443"), {{0}}, {{0}}, false, KV_EPROTO},
+        {"asterisk of another method", TEXT("GET"), TEXT("*"), {{0}}, {{0}}, false, KV_EPROTO},
         {"asterisk and more", TEXT("OPTIONS"), TEXT("*x"), {{0}}, {{0}}, false, KV_EPROTO},
         {"empty name", GET, {TEXT("")}, {TEXT("v")}, false, KV_EPROTO},
         {"pseudo-field", GET, {TEXT(":path")}, {TEXT("/x")}, false, KV_EPROTO},
