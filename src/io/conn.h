@@ -78,8 +78,8 @@ struct conn *conn_dial(struct worker *worker, const struct dial_options *options
  * another one (proxies). 0; KV_ENOMEM, KV_ECLOSED: nothing has changed. */
 int conn_start_tls(struct conn *conn, struct tls_context *tls, struct slice name, struct slice first);
 
-/* Whether the peer has said nothing that its owner has not heard: no byte, no end, no error waits in the socket. One
- * system call. For connections that are kept and about to be used again. */
+/* Whether the peer has said nothing that its owner has not heard: neither a byte nor an end had come when the loop
+ * looked last, in this turn. For connections that are kept and about to be used again. */
 bool conn_is_silent(const struct conn *conn);
 
 /* Hands the connection to another owner, for instance from a pool to a request. */

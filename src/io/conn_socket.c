@@ -281,10 +281,8 @@ void conn_socket_init(struct conn *c)
 
 bool conn_is_silent(const struct conn *c)
 {
-    char byte;
-    if (c->state != CONN_OPEN || c->read_ended || c->send_error || c->kept.head)
-        return false;
-    return recv(c->receive.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && (errno == EAGAIN || errno == EINTR);
+    return c->state == CONN_OPEN && !c->read_ended && !c->send_error && !c->broken && !c->kept.head &&
+           !c->receive.queued; /* the loop tells of a whole turn's sockets before the first of them is read */
 }
 
 int conn_socket_open(struct conn *c, int fd)
