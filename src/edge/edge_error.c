@@ -10,9 +10,10 @@
 #include "base/error.h"
 #include "edge/edge_impl.h"
 #include "http/accept.h"
+#include "http/date.h"
 
 #define ERROR_BODY_MAX 8192
-#define ERROR_FIELDS   8
+#define ERROR_FIELDS   9
 #define ERROR_TEXT     1024 /* names and values together */
 
 /* ---- what the visitor wants ------------------------------------------------------------------------------------ */
@@ -66,6 +67,7 @@ int edge_error_make(enum close_reason reason, enum edge_body_type type, const ch
         [EDGE_JSON] = "application/json",
         [EDGE_HTML] = "text/html; charset=utf-8",
     };
+    char date[HTTP_DATE_LEN];
     const struct reason_text *row = reason_text(reason);
     if (row->status == 0)
         return KV_ENOTFOUND;
@@ -77,6 +79,7 @@ int edge_error_make(enum close_reason reason, enum edge_body_type type, const ch
         return KV_ENOMEM;
     }
     h->status = row->status;
+    head_add(h, SLICE("date"), http_date(time(NULL), date));
     head_add(h, SLICE("content-type"), slice_of(content_types[type]));
     head_add(h, SLICE("cache-control"), SLICE("no-store"));
     head_add(h, SLICE("x-content-type-options"), SLICE("nosniff"));

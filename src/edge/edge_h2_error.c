@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "edge/edge_impl.h"
 #include "grpc/grpc.h"
+#include "http/date.h"
 #include "http/h2.h"
 
 #define MESSAGE_MAX 256
@@ -69,11 +70,13 @@ static struct head *grpc_failure(enum close_reason reason, const char *request_i
     char message[MESSAGE_MAX];
     enum grpc_status status = status_of(row->status);
     char digits[3] = {(char)('0' + status / 10), (char)('0' + status % 10), 0};
-    struct head *h = head_new(6, 512 + MESSAGE_MAX);
+    char date[HTTP_DATE_LEN];
+    struct head *h = head_new(7, 512 + MESSAGE_MAX);
     if (!h)
         return NULL;
     if (!answered) {
         h->status = 200;
+        head_add(h, SLICE("date"), http_date(time(NULL), date));
         head_add(h, SLICE("content-type"), SLICE("application/grpc"));
     }
     grpc_encode_message(row->sentence, message, sizeof(message));

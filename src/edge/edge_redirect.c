@@ -14,6 +14,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "edge/edge_impl.h"
+#include "http/date.h"
 #include "http/http1.h"
 #include "http/syntax.h"
 #include "io/conn.h"
@@ -97,14 +98,16 @@ static int write_location(const struct edge *edge, const struct head *request, s
 static void redirect(struct redirect *r, const struct http1_message *m)
 {
     struct buffer location = BUFFER_INIT(LIMIT_TARGET_BYTES + LIMIT_HOST_BYTES + 16);
-    struct field field;
+    char date[HTTP_DATE_LEN];
+    struct field fields[2];
     struct head head;
     int error = write_location(r->edge, &m->head, &location);
     if (error) {
         refuse(r, error == KV_ENOTFOUND ? REASON_NO_TUNNEL : REASON_INTERNAL, m);
     } else {
-        head_borrow(&head, &field, 1);
+        head_borrow(&head, fields, 2);
         head.status = 308;
+        head_add(&head, SLICE("date"), http_date(time(NULL), date));
         head_add(&head, SLICE("location"), buffer_slice(&location));
         answer(r, &head, (struct slice){0}, false, m->http10);
     }

@@ -20,6 +20,7 @@
 
 #include <openssl/err.h>
 
+#include "base/blake3.h"
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -53,31 +54,44 @@ struct tls_server {
     struct pair pairs[];
 };
 
-/* ---- policy ---------------------------------------------------------------------------------------------------- */
-
-/* Mozilla's "intermediate" profile less the finite-field suites: what every client of the last ten years speaks, all of
- * it with forward secrecy and authenticated encryption. ChaCha20 goes first only for clients that prefer it, which are
- * those without AES in hardware. */
-static bool apply_policy(SSL_CTX *ssl)
-{
-    static const unsigned char session_context[] = "kavilo";
-    SSL_CTX_set_options(ssl, SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
-    SSL_CTX_set_options(ssl, SSL_OP_CLEANSE_PLAINTEXT); /* tokens and cookies are not left in OpenSSL's buffers */
-    SSL_CTX_set_security_level(ssl, 2); /* 112 bits: no RSA below 2048, no SHA-1, whatever the system's settings say */
-    /* Sessions resume by tickets, which the client keeps; a cache here would be memory that visitors decide about. */
-    SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_OFF);
-    SSL_CTX_set_timeout(ssl, LIMIT_TICKET_KEY_S); /* a ticket ends before the last key that opens it does */
-    return SSL_CTX_set_cipher_list(ssl, "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL") == 1 &&
-           SSL_CTX_set_ciphersuites(ssl, TLS_DEFAULT_CIPHERSUITES) == 1 &&
-           SSL_CTX_set1_groups_list(ssl, "X25519:P-256:P-384") == 1 &&
-           SSL_CTX_set_session_id_context(ssl, session_context, sizeof(session_context) - 1) == 1;
-}
-
 /* ---- what happens in a handshake ------------------------------------------------------------------------------- */
 
 static struct tls_server *server_of(const SSL *ssl)
 {
     return SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+}
+
+/* The name in a ClientHello's server_name (RFC 6066, 3), as it was sent; empty without. */
+static struct slice name_in(const unsigned char *extension, size_t len)
+{
+    const size_t head = 5; /* the list's length, the kind of the first name, which is host_name (0), and its length */
+    if (len < head || extension[2] != 0)
+        return (struct slice){0};
+    size_t name = (size_t)extension[3] << 8 | extension[4];
+    return (struct slice){(const char *)extension + head, name < len - head ? name : len - head};
+}
+
+/* A session resumes under the name that it was made for and no other (RFC 8446, 4.6.1; RFC 6066, 3): what a client was
+ * shown for one tenant says nothing about another. OpenSSL compares a context instead of the name, so each name has its
+ * own: the hash of it. */
+static int on_client_hello(SSL *ssl, int *alert, void *arg)
+{
+    (void)arg;
+    const unsigned char *extension;
+    size_t len;
+    struct slice name = {0};
+    char lower[TLSEXT_MAXLEN_host_name];
+    uint8_t context[BLAKE3_LEN];
+    if (SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_server_name, &extension, &len) == 1)
+        name = name_in(extension, len);
+    if (name.len > sizeof(lower))
+        name.len = 0; /* none that OpenSSL would take */
+    slice_lower(name, lower);
+    blake3(lower, name.len, context);
+    if (SSL_set_session_id_context(ssl, context, sizeof(context)) == 1)
+        return SSL_CLIENT_HELLO_SUCCESS;
+    *alert = SSL_AD_INTERNAL_ERROR;
+    return SSL_CLIENT_HELLO_ERROR;
 }
 
 static int on_ticket_key(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac,
@@ -157,6 +171,25 @@ static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len, 
         }
     }
     return SSL_TLSEXT_ERR_ALERT_FATAL;
+}
+
+/* ---- policy ---------------------------------------------------------------------------------------------------- */
+
+/* Mozilla's "intermediate" profile less the finite-field suites: what every client of the last ten years speaks, all of
+ * it with forward secrecy and authenticated encryption. ChaCha20 goes first only for clients that prefer it, which are
+ * those without AES in hardware. */
+static bool apply_policy(SSL_CTX *ssl)
+{
+    SSL_CTX_set_options(ssl, SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
+    SSL_CTX_set_options(ssl, SSL_OP_CLEANSE_PLAINTEXT); /* tokens and cookies are not left in OpenSSL's buffers */
+    SSL_CTX_set_security_level(ssl, 2); /* 112 bits: no RSA below 2048, no SHA-1, whatever the system's settings say */
+    /* Sessions resume by tickets, which the client keeps; a cache here would be memory that visitors decide about. */
+    SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_OFF);
+    SSL_CTX_set_timeout(ssl, LIMIT_TICKET_KEY_S); /* a ticket ends before the last key that opens it does */
+    SSL_CTX_set_client_hello_cb(ssl, on_client_hello, NULL);
+    return SSL_CTX_set_cipher_list(ssl, "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL") == 1 &&
+           SSL_CTX_set_ciphersuites(ssl, TLS_DEFAULT_CIPHERSUITES) == 1 &&
+           SSL_CTX_set1_groups_list(ssl, "X25519:P-256:P-384") == 1;
 }
 
 struct tls_context *tls_server_context(struct tls_server *server, const char *const *alpn, char *error)

@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "http/date.h"
 #include "http/http1.h"
 #include "io/conn.h"
 #include "io/listener.h"
@@ -22,7 +23,6 @@
 
 #define INPUT_MAX       (LIMIT_HEAD_BYTES + LIMIT_READ_BYTES) /* an unfinished head and one read behind it */
 #define ANSWER_HEAD_MAX 1024                                  /* a handful of fields of ours */
-#define DATE_LEN        32                                    /* IMF-fixdate (RFC 9110, 5.6.7) has 29 */
 
 struct ops_conn {
     struct ops *ops;
@@ -99,26 +99,18 @@ static void on_writing_expired(struct deadline *deadline)
 
 /* ---- answers --------------------------------------------------------------------------------------------------- */
 
-static struct slice format_date(char out[DATE_LEN])
-{
-    struct tm tm;
-    const time_t now = time(NULL);
-    gmtime_r(&now, &tm);
-    return (struct slice){out, strftime(out, DATE_LEN, "%a, %d %b %Y %H:%M:%S GMT", &tm)};
-}
-
 /* Writes the answer's head, and its body unless it is an answer to HEAD. 0 or KV_ENOMEM. */
 static int write_reply(struct ops_conn *c, const struct ops_reply *reply, const struct http1_message *m,
                        bool keep_alive)
 {
     struct field fields[6];
     struct head head;
-    char length[24], date[DATE_LEN];
+    char length[24], date[HTTP_DATE_LEN];
     bool is_head = slice_equals(m->head.method, SLICE("HEAD"));
     snprintf(length, sizeof(length), "%zu", reply->body.len);
     head_borrow(&head, fields, 6);
     head.status = reply->status;
-    head_add(&head, SLICE("date"), format_date(date));
+    head_add(&head, SLICE("date"), http_date(time(NULL), date));
     head_add(&head, SLICE("content-type"), slice_of(reply->type));
     head_add(&head, SLICE("cache-control"), SLICE("no-store"));
     head_add(&head, SLICE("x-content-type-options"), SLICE("nosniff"));

@@ -1,11 +1,13 @@
 """HTTP/1.1 at the edge through a whole tunnel: connections, framings, statuses, forwarding fields, error replies."""
 
 import base64
+import email.utils
 import hashlib
 import html.parser
 import json
 import re
 import socket
+import time
 
 import pytest
 
@@ -13,7 +15,7 @@ from harness import h2visitor
 from harness.http1 import Broken, Pattern, chunk, read_response
 from harness.origin import fields_of
 from harness.process import run
-from harness.settings import STEP
+from harness.settings import PACE, STEP
 from harness.wait import wait_until
 
 
@@ -184,6 +186,22 @@ def test_statuses_without_body(visit, code):
     assert response.fields.one("etag") == '"e"'
     visitor.request("/after")
     assert json.loads(visitor.response().content)["target"] == "/after"
+
+
+def test_own_answers_have_a_date(server):
+    """RFC 9110, 6.6.1: over HTTP/1 and HTTP/2, for gRPC too."""
+    def is_now(text):
+        return abs(email.utils.parsedate_to_datetime(text).timestamp() - time.time()) < 60 * PACE
+
+    with server.visitor("nobody.tnl.test") as visitor:
+        visitor.request("/")
+        response = visitor.response()
+        assert is_now(response.fields.one("date")) and response.content
+        visitor.send(b"GET / HTTP/9.9\r\n\r\n")
+        response = visitor.response()
+        assert response.status == 400 and is_now(response.fields.one("date"))
+    (status, fields, _, _), = h2visitor.fetch(server.edge, "nobody.tnl.test", ["/"])
+    assert status == 502 and is_now(fields["date"])
 
 
 def test_reset_content_has_no_content(server, user, make_origin, make_client):

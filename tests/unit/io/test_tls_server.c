@@ -159,9 +159,9 @@ static void weak_keys_are_refused(void **state)
 /* ---- tickets --------------------------------------------------------------------------------------------------- */
 
 /* A handshake with what the last one left; the new session takes its place. True if it was resumed. */
-static bool visit(struct tls_context *server, int version, SSL_SESSION **session)
+static bool visit_host(struct tls_context *server, int version, SSL_SESSION **session, const char *host)
 {
-    struct pair pair = {tls_new_ssl(client, false, SLICE("a.example")), tls_new_ssl(server, true, (struct slice){0})};
+    struct pair pair = {tls_new_ssl(client, false, slice_of(host)), tls_new_ssl(server, true, (struct slice){0})};
     SSL_set_max_proto_version(pair.client, version);
     if (*session)
         SSL_set_session(pair.client, *session);
@@ -179,6 +179,31 @@ static bool visit(struct tls_context *server, int version, SSL_SESSION **session
     SSL_shutdown(pair.client);
     free_pair(&pair);
     return resumed;
+}
+
+static bool visit(struct tls_context *server, int version, SSL_SESSION **session)
+{
+    return visit_host(server, version, session, "a.example");
+}
+
+/* What a client was shown under one name says nothing about another. */
+static void sessions_resume_under_their_own_name(void **state)
+{
+    (void)state;
+    static const int versions[] = {TLS1_2_VERSION, TLS1_3_VERSION};
+    struct tls_server *server = stage_server(&(struct tls_files){in_folder("leaf.pem"), in_folder("key.pem"), NULL}, 1);
+    struct tls_context *edge = context_of(server, NULL);
+    for (int i = 0; i < 2; i++) {
+        SSL_SESSION *session = NULL;
+        assert_false(visit_host(edge, versions[i], &session, "a.tnl.example"));
+        assert_true(visit_host(edge, versions[i], &session, "a.tnl.example"));
+        assert_true(visit_host(edge, versions[i], &session, "A.Tnl.Example")); /* names have no case */
+        assert_false(visit_host(edge, versions[i], &session, "b.tnl.example"));
+        assert_true(visit_host(edge, versions[i], &session, "b.tnl.example"));
+        assert_false(visit_host(edge, versions[i], &session, "a.tnl.example"));
+        SSL_SESSION_free(session);
+    }
+    tls_context_free(edge);
 }
 
 static void tickets_age(void **state)
@@ -462,6 +487,7 @@ int main(void)
         cmocka_unit_test(name_chooses_the_certificate),
         cmocka_unit_test(two_kinds_of_key_for_one_name),
         cmocka_unit_test(weak_keys_are_refused),
+        cmocka_unit_test(sessions_resume_under_their_own_name),
         cmocka_unit_test(tickets_age),
         cmocka_unit_test(staples_what_is_good),
         cmocka_unit_test(staples_nothing_else),
