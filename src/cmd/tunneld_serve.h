@@ -29,7 +29,7 @@ struct serve_settings {
     unsigned long ping_ms, dead_ms;                                        /* 0: not given */
     unsigned long workers;
     struct networks proxy_senders, trusted_proxies;
-    bool forwarded;
+    bool forwarded, shared_cookies;
     bool io_uring_off;
     enum log_level log_level;
     enum log_format log_format;

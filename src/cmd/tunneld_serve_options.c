@@ -295,6 +295,15 @@ static int set_forwarded(void *into, const char *value, char *error)
     return KV_OK;
 }
 
+static int set_shared_cookies(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    (void)value;
+    (void)error;
+    s->shared_cookies = true;
+    return KV_OK;
+}
+
 static int set_workers(void *into, const char *value, char *error)
 {
     struct serve_settings *s = into;
@@ -377,6 +386,8 @@ const struct cli_option serve_options[] = {
      "addresses of HTTP proxies whose X-Forwarded-For, -Proto and -Host are believed", .repeatable = true,
      .set = add_trusted_proxies},
     {"forwarded", NULL, NULL, "tell local services who visits in Forwarded (RFC 7239) too", .set = set_forwarded},
+    {"shared-cookies", NULL, NULL, "tenants are one family: let them set cookies for the base host",
+     .set = set_shared_cookies},
     {"user", "NAME[:GROUP]", NULL, "whom root becomes after the ports are bound", .set = set_user},
     {"pid-file", "PATH", NULL, "where the process id is written; an upgrade changes it", .set = set_pid_file},
     {"workers", "N", NULL, "threads that serve (one a core)", .set = set_workers},

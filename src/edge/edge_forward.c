@@ -8,6 +8,7 @@
 
 #include "base/random.h"
 #include "edge/edge_impl.h"
+#include "http/cookie.h"
 #include "http/forward.h"
 #include "io/conn.h"
 #include "io/listener.h"
@@ -153,6 +154,25 @@ int edge_add_hsts(const struct edge *edge, struct head **head)
     head_free(*head);
     *head = dressed;
     return KV_OK;
+}
+
+static void confine_cookies(const struct edge *edge, struct head *head)
+{
+    struct slice base = slice_of(edge->settings.base_host);
+    if (edge->settings.shared_cookies || head_lacks(head, FIELD_MODIFIER)) /* which Set-Cookie is */
+        return;
+    for (size_t i = 0; i < head->count; i++) {
+        struct field *field = &head->fields[i];
+        if (field_is(field, SLICE("set-cookie")))
+            field->value.len = cookie_confine(head->bytes + (field->value.data - head->bytes), field->value.len, base);
+    }
+}
+
+int edge_dress_answer(const struct edge *edge, struct head **head)
+{
+    bool final = (*head)->status >= 200 || (*head)->status == 101;
+    confine_cookies(edge, *head);
+    return final ? edge_add_hsts(edge, head) : KV_OK;
 }
 
 bool edge_is_bodyless(const struct head *answer, bool to_head)

@@ -129,12 +129,12 @@ static void on_final(struct edge_exchange *x, const struct head *head)
 static void on_head(void *owner, struct head *head)
 {
     struct edge_exchange *x = owner;
-    if (head->status < 200 && head->status != 101)
-        on_interim(x, head);
-    else if (edge_add_hsts(x->h1->edge, &head) == KV_OK)
-        on_final(x, head);
-    else
+    if (edge_dress_answer(x->h1->edge, &head) != KV_OK)
         edge_h1_fail(x->h1, REASON_INTERNAL, "no memory");
+    else if (head->status < 200 && head->status != 101)
+        on_interim(x, head);
+    else
+        on_final(x, head);
     head_free(head);
 }
 

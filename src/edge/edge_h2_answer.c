@@ -71,7 +71,7 @@ static void on_head(void *owner, struct head *head)
 {
     struct edge_stream *s = owner;
     bool final = head->status >= 200 || head->status == 101;
-    if (final && edge_add_hsts(s->h2->edge, &head) != KV_OK) {
+    if (edge_dress_answer(s->h2->edge, &head) != KV_OK) {
         head_free(head);
         edge_h2_fail(s, REASON_INTERNAL, "no memory");
         return;

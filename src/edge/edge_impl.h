@@ -176,8 +176,10 @@ int edge_open(const struct edge *edge, const struct edge_request *request, struc
               const struct edge_peer *peer, struct address link, struct half *half, const struct half_events *events,
               void *owner);
 
-/* Adds Strict-Transport-Security to an answer that is to have it and does not (RFC 6797, 7.1); *head, which owns, is
- * replaced. 0 or KV_ENOMEM. */
+/* What every head from a tunnel goes through on its way to the visitor, interim ones too: cookies stay with their host,
+ * and a final one gets Strict-Transport-Security. *head owns, and may be replaced. 0 or KV_ENOMEM. */
+int edge_dress_answer(const struct edge *edge, struct head **head);
+/* Adds Strict-Transport-Security to an answer that is to have it and does not (RFC 6797, 7.1). As above. */
 int edge_add_hsts(const struct edge *edge, struct head **head);
 
 /* Whether an answer to this request has no content, whatever its service sends (RFC 9110, 15.3.5, 15.3.6 and 15.4.5):
