@@ -307,6 +307,7 @@ static int start(struct server *server)
         .https_port = control.public_port,
         .trusted_proxies = s->trusted_proxies.count > 0 ? &s->trusted_proxies : NULL,
         .forwarded = s->forwarded,
+        .upgrades = s->has_upgrades ? s->upgrades : NULL,
         .shared_cookies = s->shared_cookies,
         .proxy_senders = s->proxy_senders.count > 0 ? &s->proxy_senders : NULL,
         .guest =

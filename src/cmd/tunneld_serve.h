@@ -18,6 +18,7 @@ struct serve_settings {
     struct tls_files tls[LIMIT_TLS_PAIRS]; /* as many as certificates and keys were given, which are equally many */
     unsigned tls_certs, tls_keys;
     char redirect[128]; /* address to listen on; empty: none */
+    char upgrades[512]; /* protocols */
     char hsts[64];      /* the field's value; empty: none */
     char public_scheme[8];
     unsigned long public_port;
@@ -34,7 +35,7 @@ struct serve_settings {
     enum log_level log_level;
     enum log_format log_format;
     /* "0" means something for these, so being given is noted */
-    bool has_max_request_body, has_grace, has_log_level, has_tls_mode;
+    bool has_max_request_body, has_grace, has_log_level, has_tls_mode, has_upgrades;
 };
 
 /* tunneld_serve_options.c */

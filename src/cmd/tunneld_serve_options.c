@@ -8,6 +8,7 @@
 #include "cmd/tunneld_serve.h"
 #include "edge/edge_limit.h"
 #include "http/syntax.h"
+#include "http/upgrade.h"
 #include "io/listener.h"
 
 #define WORKERS_MAX 64
@@ -295,6 +296,30 @@ static int set_forwarded(void *into, const char *value, char *error)
     return KV_OK;
 }
 
+/* "websocket,tcp", or "none". */
+static int set_upgrades(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    struct slice list = slice_of(value), protocol;
+    bool none = slice_equals_nocase(list, SLICE("none"));
+    if (!none && !http_is_protocol_list(list)) {
+        snprintf(error, CLI_ERROR_LEN, "it has to be a list of protocols such as websocket,tcp, or none");
+        return KV_EINVAL;
+    }
+    while (!none && slice_next_element(&list, &protocol)) {
+        if (http_upgrade_is_allowed(protocol))
+            continue;
+        snprintf(error, CLI_ERROR_LEN, "'%.*s' carries HTTP, which would escape the rules for requests",
+                 (int)protocol.len, protocol.data);
+        return KV_EINVAL;
+    }
+    s->has_upgrades = true;
+    if (!none)
+        return cli_set_string(s->upgrades, sizeof(s->upgrades), value, error);
+    s->upgrades[0] = '\0';
+    return KV_OK;
+}
+
 static int set_shared_cookies(void *into, const char *value, char *error)
 {
     struct serve_settings *s = into;
@@ -386,6 +411,8 @@ const struct cli_option serve_options[] = {
      "addresses of HTTP proxies whose X-Forwarded-For, -Proto and -Host are believed", .repeatable = true,
      .set = add_trusted_proxies},
     {"forwarded", NULL, NULL, "tell local services who visits in Forwarded (RFC 7239) too", .set = set_forwarded},
+    {"upgrades", "PROTOCOLS", NULL, "what visitors may upgrade to, such as websocket,tcp, or none (any but HTTP)",
+     .set = set_upgrades},
     {"shared-cookies", NULL, NULL, "tenants are one family: let them set cookies for the base host",
      .set = set_shared_cookies},
     {"user", "NAME[:GROUP]", NULL, "whom root becomes after the ports are bound", .set = set_user},

@@ -55,6 +55,7 @@ struct edge_settings {
     const struct networks *trusted_proxies;
     const char *hsts;        /* Strict-Transport-Security of every answer that has none; NULL: none. With `tls` only */
     uint16_t https_port;     /* where edge_accept_redirect sends visitors; 0: https's own */
+    const char *upgrades;    /* protocols that visitors may switch to, comma-separated; NULL: any but HTTP's own */
     bool shared_cookies;     /* tenants may set cookies for the base host and above it */
     bool forwarded;          /* tell the local service in Forwarded (RFC 7239) too */
     struct edge_guest guest; /* `wants` NULL: none */

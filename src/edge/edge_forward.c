@@ -10,6 +10,7 @@
 #include "edge/edge_impl.h"
 #include "http/cookie.h"
 #include "http/forward.h"
+#include "http/upgrade.h"
 #include "io/conn.h"
 #include "io/listener.h"
 #include "io/network.h"
@@ -179,6 +180,12 @@ bool edge_is_bodyless(const struct head *answer, bool to_head)
 {
     unsigned status = answer->status;
     return to_head || status < 200 || status == 204 || status == 205 || status == 304;
+}
+
+bool edge_allows_upgrade(const struct edge *edge, struct slice protocol)
+{
+    const char *list = edge->settings.upgrades;
+    return http_upgrade_is_allowed(protocol) && (!list || http_upgrade_is_listed(protocol, slice_of(list)));
 }
 
 struct head *edge_make_upgrade(const struct head *head)

@@ -290,6 +290,10 @@ static bool take_head(struct edge_h1 *h1, struct slice *input)
         edge_h1_close(h1, m.reason, m.error);
         return false;
     }
+    if (m.upgrade && !edge_allows_upgrade(h1->edge, m.head.protocol)) {
+        m.upgrade = false;
+        m.head.protocol = (struct slice){0};
+    }
     enum close_reason reason = h1->admitted ? REASON_NONE : edge_admit(h1->edge, &m.head, h1->conn, &h1->peer);
     h1->admitted = reason == REASON_NONE && edge_wait(h1->edge, &h1->waiter, m.head.authority);
     if (h1->admitted) {

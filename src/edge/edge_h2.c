@@ -18,7 +18,6 @@
 #include "edge/edge_h2_impl.h"
 #include "http/forward.h"
 #include "http/h2_conn.h"
-#include "http/upgrade.h"
 #include "io/conn.h"
 #include "io/listener.h"
 
@@ -403,7 +402,7 @@ static void *on_request(void *owner, struct h2_stream *stream, const struct head
         h2_reset(stream, H2_PROTOCOL_ERROR); /* we are nobody's way to other hosts */
         return NULL;
     }
-    if (connect && !http_upgrade_is_allowed(head->protocol)) {
+    if (connect && !edge_allows_upgrade(h2->edge, head->protocol)) {
         refuse_unread(h2, stream, head, REASON_BAD_REQUEST);
         return NULL;
     }

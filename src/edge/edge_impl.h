@@ -186,6 +186,9 @@ int edge_add_hsts(const struct edge *edge, struct head **head);
  * its body is dropped. */
 bool edge_is_bodyless(const struct head *answer, bool to_head);
 
+/* Whether a request may switch its connection to this protocol. Over HTTP/1 it is served without its wish if not. */
+bool edge_allows_upgrade(const struct edge *edge, struct slice protocol);
+
 /* An extended CONNECT becomes the upgrade that the local service knows: GET with a key of its own making (RFC 8441, 5).
  * NULL without memory. */
 struct head *edge_make_upgrade(const struct head *head);

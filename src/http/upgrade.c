@@ -23,3 +23,12 @@ bool http_upgrade_is_allowed(struct slice value)
         return true;
     return value.data[name] == '/' && http_is_token((struct slice){value.data + name + 1, value.len - name - 1});
 }
+
+bool http_upgrade_is_listed(struct slice value, struct slice list)
+{
+    struct slice name = {value.data, http_span(value, HTTP_CHAR_TOKEN)}, element;
+    while (slice_next_element(&list, &element))
+        if (slice_equals_nocase(element, name) || slice_equals_nocase(element, value))
+            return true;
+    return false;
+}

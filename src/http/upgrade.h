@@ -16,4 +16,8 @@
  * wish is not allowed may be served as if it had none. */
 bool http_upgrade_is_allowed(struct slice value);
 
+/* True if a protocol is one of a comma-separated list: by its name, or by name and version where an element has one.
+ * Without case. */
+bool http_upgrade_is_listed(struct slice value, struct slice list);
+
 #endif

@@ -37,6 +37,8 @@ def assert_refused(done, *words):
     [
         (["--base-host", ""], ["--base-host"]),
         (["--base-host", "a b"], ["--base-host", "a b"]),
+        (["--upgrades", "a b"], ["--upgrades", "a b", "list of protocols"]),
+        (["--upgrades", "websocket, H2C"], ["--upgrades", "'H2C' carries HTTP"]),
         (["--base-host", "-x.test"], ["--base-host", "-x.test"]),
         (["--base-host", "http://x.test"], ["--base-host", "http://x.test"]),
         (["--base-host", "x.test:80"], ["--base-host", "x.test:80"]),

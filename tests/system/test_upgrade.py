@@ -1,6 +1,7 @@
 """WebSocket and every other Upgrade, end to end."""
 
 import asyncio
+import json
 import os
 import socket
 import threading
@@ -204,6 +205,24 @@ def test_visitor_vanishes(socket_to, service):
 
 
 UPGRADE = [("Connection", "Upgrade"), ("Upgrade", "echo/1")]
+
+
+def test_operator_says_which_upgrades(make_server, make_origin, make_client):
+    """What is not on the list is an ordinary request over HTTP/1 and 400 over HTTP/2."""
+    server = make_server("--upgrades", "other,ECHO")
+    client = make_client(server, make_origin(), server.user().token)
+    with server.visitor(client.host) as visitor:
+        visitor.request("/upgrade", fields=UPGRADE)
+        assert visitor.response().status == 101
+    with server.visitor(client.host) as visitor:
+        visitor.request("/plain", fields=[("Connection", "Upgrade"), ("Upgrade", "websocket")])
+        response = visitor.response()
+        assert response.status == 200
+        fields = dict(json.loads(response.content)["fields"])
+        assert "upgrade" not in {name.lower() for name in fields}
+    ws = H2Socket(server.edge, client.host)
+    assert ws.status == 400
+    ws.close()
 
 
 def test_raw_upgrade_with_half_close(server, tunnel):

@@ -39,12 +39,29 @@ static void anything_but_one_protocol_is_not(void **state)
     check(values, sizeof(values) / sizeof(values[0]), false);
 }
 
+static void a_list_names_protocols(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *value, *list;
+        bool listed;
+    } cases[] = {
+        {"websocket", "websocket", true}, {"WebSocket", "tcp, websocket", true}, {"tcp", "websocket", false},
+        {"SPDY/3.1", "spdy", true},       {"SPDY/3.1", "SPDY/3.1", true},        {"SPDY/3", "SPDY/3.1", false},
+        {"websocket", "", false},         {"web", "websocket", false},           {"websocket/1", "websocket/13", false},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        if (http_upgrade_is_listed(slice_of(cases[i].value), slice_of(cases[i].list)) != cases[i].listed)
+            fail_msg("'%s' in '%s'", cases[i].value, cases[i].list);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_protocol_is_allowed),
         cmocka_unit_test(what_carries_http_is_not),
         cmocka_unit_test(anything_but_one_protocol_is_not),
+        cmocka_unit_test(a_list_names_protocols),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
