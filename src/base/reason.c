@@ -25,6 +25,7 @@ static const struct reason_text texts[REASON_COUNT] = {
                                413},
 
     [REASON_NO_TUNNEL] = {"no_tunnel", "no active tunnel for this hostname", SIDE_TUNNEL, 502},
+    [REASON_LOOP] = {"loop", "this tunnel leads back to itself", SIDE_TUNNEL, 508},
     [REASON_TUNNEL_BUSY] = {"tunnel_busy", "tunnel is at its concurrent-request capacity", SIDE_TUNNEL, 503},
     [REASON_SERVER_BUSY] = {"server_busy", "the tunnel server is at its capacity; please try again in a moment",
                             SIDE_SERVER, 503},

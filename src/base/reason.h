@@ -18,6 +18,7 @@ enum close_reason {
     REASON_BODY_TOO_LARGE,         /* request body over --max-request-body-bytes */
     REASON_RATE_LIMITED,           /* the visitor's address is over --max-requests-per-second */
     REASON_NO_TUNNEL,              /* no live tunnel has this host */
+    REASON_LOOP,                   /* the request has passed this tunnel before */
     REASON_TUNNEL_BUSY,            /* --max-concurrent reached */
     REASON_SERVER_BUSY,            /* the process budget is spent */
     REASON_DRAINING,               /* the server is going away */

@@ -57,7 +57,8 @@ int origin_head_framing(const struct head *head, struct origin_framing *out)
 /* Fields that stay whatever Connection says: taking them away would change whom the request reaches or what it is. */
 static bool is_protected(struct slice name)
 {
-    static const char *const names[] = {"host", "content-length", "transfer-encoding", "te", "upgrade", "cookie"};
+    static const char *const names[] = {"host", "content-length", "transfer-encoding", "te", "upgrade", "cookie",
+                                        "via",  "cdn-loop"};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         if (slice_equals_nocase(name, slice_of(names[i])))
             return true;

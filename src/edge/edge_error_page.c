@@ -89,6 +89,10 @@ static const char *advice(const struct reason_text *row)
                    ? "Please wait a moment and try again."
                    : "The request itself is the problem; sending it again will not help.";
     case SIDE_TUNNEL:
+        if (row->status == 508)
+            return "The service at the end of this tunnel is the tunnel again. If it is yours, give the tunnel client "
+                   "the "
+                   "address of a service on its own machine.";
         return row->status == 503
                    ? "It is busy with other requests. Please try again in a moment."
                    : "The service at this address is reached through a tunnel, and there the request ended. If it is "

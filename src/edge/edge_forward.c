@@ -10,6 +10,7 @@
 #include "edge/edge_impl.h"
 #include "http/cookie.h"
 #include "http/forward.h"
+#include "http/loop.h"
 #include "http/upgrade.h"
 #include "io/conn.h"
 #include "io/listener.h"
@@ -89,6 +90,8 @@ enum close_reason edge_admit(struct edge *edge, const struct head *head, const s
 enum close_reason edge_find_tunnel(struct edge *edge, const struct edge_request *request, struct address *link)
 {
     enum close_reason reason = edge_route(edge, request->head, link);
+    if (reason == REASON_NONE && loop_has_passed(request->head, head_host(request->head)))
+        return REASON_LOOP;
     if (reason != REASON_NONE || request->length <= edge->settings.max_request_body)
         return reason;
     edge_count_body_limit(edge_local(edge));
@@ -101,7 +104,7 @@ static struct head *make_head(const struct edge *edge, const struct edge_request
                               const struct edge_peer *peer, char remote[EXCHANGE_REMOTE_LEN])
 {
     struct forward_path path = {.count = 0};
-    char visitor[IP_TEXT_LEN];
+    char visitor[IP_TEXT_LEN], host[LIMIT_HOST_BYTES];
     struct forward_facts facts = {
         .peer_address = {peer->text + peer->host_at, peer->host_len},
         .scheme = conn_is_tls(conn) ? SLICE("https") : SLICE("http"),
@@ -109,6 +112,9 @@ static struct head *make_head(const struct edge *edge, const struct edge_request
         .path = edge->settings.forwarded ? &path : NULL,
     };
     facts.visitor_address = facts.peer_address;
+    facts.version = request->version;
+    facts.host = (struct slice){host, request->head->host_len};
+    slice_lower(head_host(request->head), host); /* routing has found it to be no longer */
     memcpy(remote, peer->text, EXCHANGE_REMOTE_LEN);
     if (peer->trusted || edge->settings.forwarded)
         find_path(request->head, conn, peer, &path);

@@ -241,6 +241,7 @@ static void begin_exchange(struct edge_h1 *h1, const struct http1_message *m)
     bool no_body = m->framing == HTTP1_NO_BODY || (m->framing == HTTP1_LENGTH && m->length == 0);
     const struct edge_request request = {
         .head = &m->head,
+        .version = m->http10 ? SLICE("1.0") : SLICE("1.1"),
         .length = m->framing == HTTP1_LENGTH ? m->length : 0,
         .unknown_length = m->framing == HTTP1_CHUNKED,
         .complete = no_body && !m->upgrade,

@@ -407,7 +407,7 @@ static void *on_request(void *owner, struct h2_stream *stream, const struct head
         return NULL;
     }
     struct slice length = head_value(head, SLICE("content-length"));
-    struct edge_request request = {.head = head, .complete = end};
+    struct edge_request request = {.head = head, .version = SLICE("2"), .complete = end};
     if (length.data && !slice_to_u64(length, &request.length)) {
         h2_reset(stream, H2_PROTOCOL_ERROR);
         return NULL;

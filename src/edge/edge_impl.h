@@ -148,6 +148,7 @@ void edge_peer_of(struct edge *edge, const struct conn *conn, struct edge_peer *
 /* A visitor's request as far as its codec has read it. */
 struct edge_request {
     const struct head *head; /* may borrow */
+    struct slice version;    /* of HTTP: "1.0", "1.1", "2"; static text */
     uint64_t length;         /* of the body, if it is known; else 0 */
     bool unknown_length;     /* a body of unknown length follows */
     bool complete;           /* nothing follows */

@@ -17,7 +17,7 @@ static enum field_id find_whole(const char *text, size_t len)
     case 2:
         return IS("te") ? FIELD_TE : FIELD_PLAIN;
     case 3:
-        return IS("age") ? FIELD_MODIFIER : FIELD_PLAIN;
+        return IS("age") ? FIELD_MODIFIER : IS("via") ? FIELD_VIA : FIELD_PLAIN;
     case 4:
         return IS("host") ? FIELD_HOST : IS("date") || IS("vary") ? FIELD_MODIFIER : FIELD_PLAIN;
     case 5:
@@ -33,7 +33,7 @@ static enum field_id find_whole(const char *text, size_t len)
                : IS("expires") || IS("trailer") || IS("warning") ? FIELD_MODIFIER
                                                                  : FIELD_PLAIN;
     case 8:
-        return IS("location") ? FIELD_MODIFIER : FIELD_PLAIN;
+        return IS("location") ? FIELD_MODIFIER : IS("cdn-loop") ? FIELD_CDN_LOOP : FIELD_PLAIN;
     case 9:
         return IS("x-real-ip") ? FIELD_X_REAL_IP : IS("forwarded") ? FIELD_FORWARDED : FIELD_PLAIN;
     case 10:
@@ -152,6 +152,8 @@ struct slice field_name(enum field_id id)
     static const struct slice texts[FIELD_ID_COUNT] = {
         [FIELD_HOST] = TEXT("host"),
         [FIELD_COOKIE] = TEXT("cookie"),
+        [FIELD_VIA] = TEXT("via"),
+        [FIELD_CDN_LOOP] = TEXT("cdn-loop"),
         [FIELD_CONNECTION] = TEXT("connection"),
         [FIELD_TE] = TEXT("te"),
         [FIELD_UPGRADE] = TEXT("upgrade"),

@@ -21,6 +21,8 @@ enum field_id {
     FIELD_EXPECT,
     FIELD_ACCEPT,
     FIELD_PROXY, /* CGI programs take it for their own setting */
+    FIELD_VIA,
+    FIELD_CDN_LOOP,
 
     /* These end at a hop whatever Connection says (RFC 9110, 7.6.1). */
     FIELD_CONNECTION,

@@ -5,6 +5,7 @@
 #include "http/forward.h"
 
 #include "base/error.h"
+#include "base/limits.h"
 
 enum kind {
     KIND_PLAIN,
@@ -13,6 +14,7 @@ enum kind {
     KIND_HOST,
     KIND_LENGTH,
     KIND_COOKIE,
+    KIND_PASSES,     /* who has forwarded it: passes whatever Connection says (RFC 8586, 2) */
     KIND_ADDED,      /* forwarding fields that we set ourselves */
     KIND_FORWARDING, /* other forwarding fields */
     KIND_INTERNAL,   /* ours alone */
@@ -29,6 +31,8 @@ static const uint8_t kinds[FIELD_ID_COUNT] = {
     [FIELD_COOKIE] = KIND_COOKIE,
     [FIELD_EXPECT] = KIND_EDGE,
     [FIELD_PROXY] = KIND_EDGE,
+    [FIELD_VIA] = KIND_PASSES,
+    [FIELD_CDN_LOOP] = KIND_PASSES,
     [FIELD_CONNECTION] = KIND_HOP,
     [FIELD_KEEP_ALIVE] = KIND_HOP,
     [FIELD_PROXY_CONNECTION] = KIND_HOP,
@@ -142,6 +146,20 @@ static int add_forwarding(struct head *out, const struct head *request, const st
     return error;
 }
 
+/* This pass, behind those that are there (RFC 9110, 7.6.3; RFC 8586, 2). Both are written from one text: every request
+ * has them. */
+static int add_pass(struct head *out, const struct forward_facts *facts)
+{
+    char text[8 + LIMIT_HOST_BYTES];
+    char *end = slice_put(text, facts->version);
+    *end++ = ' ';
+    end = slice_put(end, facts->host);
+    struct slice via = head_intern(out, (struct slice){text, (size_t)(end - text)});
+    struct slice loop = {via.data ? via.data + via.len - facts->host.len : NULL, facts->host.len};
+    int error = head_push_id(out, FIELD_VIA, via);
+    return error ? error : head_push_id(out, FIELD_CDN_LOOP, loop);
+}
+
 static bool is_only(const struct head *head, const struct field *field)
 {
     for (size_t i = 0; i < head->count; i++)
@@ -177,6 +195,7 @@ static int copy_request_fields(struct head *out, const struct head *request, boo
                 head_carry_field(out, field);
             break;
         case KIND_LENGTH:
+        case KIND_PASSES:
             head_carry_field(out, field);
             break;
         case KIND_COOKIE:
@@ -207,7 +226,8 @@ static size_t added_text(const struct head *request, const struct forward_facts 
         if (facts->peer_trusted || field_id(&request->fields[i]) == FIELD_COOKIE)
             joined += request->fields[i].value.len;
     size_t addresses = facts->peer_address.len + facts->visitor_address.len + (facts->path ? FORWARDED_MAX : 0);
-    return facts->scheme.len + addresses + sizeof("trailers") + joined + separators;
+    size_t passes = facts->version.len + 1 + facts->host.len;
+    return facts->scheme.len + addresses + passes + sizeof("trailers") + joined + separators;
 }
 
 struct head *forward_request(const struct head *request, const struct forward_facts *facts)
@@ -229,6 +249,8 @@ struct head *forward_request(const struct head *request, const struct forward_fa
         error = head_add_id(out, FIELD_TE, SLICE("trailers"));
     if (!error)
         error = add_forwarding(out, request, facts);
+    if (!error && facts->version.len > 0)
+        error = add_pass(out, facts);
     if (error) {
         head_free(out);
         return NULL;

@@ -18,6 +18,8 @@ struct forward_facts {
     struct slice peer_address;       /* "203.0.113.7", without the port */
     struct slice visitor_address;    /* the same, or who stands behind named proxies */
     struct slice scheme;             /* "http" or "https" as the visitor spoke to us */
+    struct slice version;            /* of HTTP as the visitor spoke it, for Via: "1.1"; empty: no pass is noted */
+    struct slice host;               /* that was asked for, in lower case and without port */
     bool peer_trusted;               /* a named proxy: its X-Forwarded-* are kept and appended to, not replaced */
     const struct forward_path *path; /* for a Forwarded field; NULL: none is wanted */
 };
@@ -26,7 +28,7 @@ struct forward_facts {
  * because each is compared with every field. */
 #define FORWARD_OPTIONS_MAX 32
 /* Fields that forward_request may add. */
-#define FORWARD_ADDED_MAX   7
+#define FORWARD_ADDED_MAX   9
 
 /*
  * An owning head for the tunnel made from a visitor's request: method, target, authority, protocol and fields copied,
@@ -44,6 +46,7 @@ struct forward_facts {
  *   peer's last word stands where it says something.
  * - X-Real-IP and Forwarded are made anew from the facts, whoever said something in them: proxies pass on what they do
  *   not know, so a trusted one may carry a stranger's word.
+ * - Via and CDN-Loop pass whatever Connection says, and get this pass from the facts (http/loop.h).
  * - A name that becomes one of the above when '_' is read as '-' goes too: CGI and its heirs cannot tell them apart.
  *
  * NULL without memory.

@@ -118,6 +118,7 @@ static const struct {
     {REASON_REPLACED, 56, 0},
     {REASON_REVOKED, 57, 0},
     {REASON_KICKED, 58, 0},
+    {REASON_LOOP, 59, 0},
 };
 _Static_assert(SIZE(codes) == REASON_COUNT - 1, "every reason but REASON_NONE has a number");
 

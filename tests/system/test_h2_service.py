@@ -51,7 +51,7 @@ def test_what_the_service_sees(shared_server, path):
         stream = service.stream().whole()
         assert stream.pseudo == {":method": "GET", ":path": "/a?b=c", ":scheme": "http", ":authority": host}
         rest = {n for n in stream.fields.names() if not n.startswith("x-forwarded")}
-        assert rest == {"x-one", "cookie", "te", "x-real-ip"}
+        assert rest == {"x-one", "cookie", "te", "x-real-ip", "via", "cdn-loop"}
         assert stream.fields.one("te") == "trailers" and stream.fields.one("x-forwarded-host") == host
         stream.reply(204)
         assert visitor.response().status == 204

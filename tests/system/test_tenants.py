@@ -1,5 +1,6 @@
-"""What one tenant of a server must not do to another: cookies under the common base host."""
+"""What one tenant of a server must not do to another, or to the server: cookies under the common base host, loops."""
 
+import json
 import os
 
 import pytest
@@ -56,3 +57,49 @@ def test_tenants_of_one_family(make_server, make_origin, make_client):
     client = make_client(server, make_origin(service), server.user().token)
     response = server.fetch(client.host)
     assert response.fields.all("set-cookie") == COOKIES
+
+
+# ---- loops ----
+
+
+def assert_loop(server, host):
+    """Either HTTP ends with the answer, after a handful of requests; from there on it is one of the service."""
+    before = server.metrics()["kavilo_edge_requests_total"]
+    response = server.fetch(host)
+    assert (response.status, response.content) == (508, b"this tunnel leads back to itself")
+    (status, _, _, _), = h2visitor.fetch(server.edge, host, ["/"])
+    assert status == 508
+    assert server.metrics()["kavilo_edge_requests_total"] - before <= 8
+
+
+@pytest.mark.parametrize("field", [("Via", "1.1 {host}"), ("CDN-Loop", "x, {host}:80; y=z")])
+def test_request_that_has_passed_already(server, tunnel, field):
+    name, value = field
+    response = server.fetch(tunnel.host, fields=[(name, value.format(host=tunnel.host.upper()))])
+    assert response.status == 508
+    assert response.fields.one("kavilo-error") == "loop" and response.fields.one("kavilo-error-side") == "tunnel"
+    assert server.fetch(tunnel.host, fields=[(name, value.format(host="other.test"))]).status == 200
+
+
+@pytest.mark.parametrize("scheme", ["http", "h2c"])
+def test_tunnel_to_its_own_edge(server, user, make_client, scheme):
+    client = make_client(server, f"{scheme}://127.0.0.1:{server.edge[1]}", user.token)
+    assert_loop(server, client.host)
+
+
+def test_loop_of_two_tunnels(server, user, make_client):
+    """Each leads to the other."""
+    url, args = f"http://127.0.0.1:{server.edge[1]}", "--host-header"
+    first = make_client(server, url, user.token, "--name", "first", args, f"second-{user.slug}.{BASE_HOST}")
+    make_client(server, url, user.token, "--name", "second", args, first.host)
+    assert_loop(server, first.host)
+
+
+def test_chain_of_tunnels_is_no_loop(server, user, make_client, make_origin):
+    """A service behind two tunnels of one server is reached, and sees both passes."""
+    origin = make_origin(lambda ex: ex.reply_json([ex.request.fields.all("via"), ex.request.fields.all("cdn-loop")]))
+    last = make_client(server, origin, user.token)
+    first = make_client(server, f"http://127.0.0.1:{server.edge[1]}", user.token, "--host-header", last.host)
+    vias, loops = json.loads(server.fetch(first.host).content)
+    assert vias == [f"1.1 {first.host}", f"1.1 {last.host}"]
+    assert loops == [first.host, last.host]

@@ -22,21 +22,12 @@ NAMES = (BASE_HOST, "*." + BASE_HOST, "localhost", "127.0.0.1")
 PATH = {"PATH": "/usr/bin:/bin"}
 
 
-def metrics(server):
-    """{line up to the value: value}"""
-    connection = http.client.HTTPConnection(*server.admin, timeout=STEP)
-    connection.request("GET", "/metrics")
-    text = connection.getresponse().read().decode()
-    connection.close()
-    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if line[0] != "#"}
-
-
 def handshakes(server, result):
-    return metrics(server)[f'kavilo_tls_handshakes_total{{result="{result}"}}']
+    return server.metrics()[f'kavilo_tls_handshakes_total{{result="{result}"}}']
 
 
 def reloads(server, result):
-    return metrics(server)[f'kavilo_tls_reloads_total{{result="{result}"}}']
+    return server.metrics()[f'kavilo_tls_reloads_total{{result="{result}"}}']
 
 
 def common_name(sock):
@@ -187,7 +178,7 @@ def test_stapling(server):
     assert "OCSP response" not in s_client(server, "-servername", "x.tnl.test", said=b"Q\n")
     lines = server.program.log(message="serving without OCSP stapling")
     assert len(lines) == 1 and "has expired" in lines[0]["cause"]
-    seen = metrics(server)
+    seen = server.metrics()
     assert seen[f'kavilo_tls_ocsp_next_update_seconds{{file="{server.tls.cert}"}}'] > 0
     assert [value for name, value in seen.items() if name.startswith("kavilo_tls_ocsp") and "legacy" in name] == [0]
 
@@ -245,7 +236,7 @@ def test_idle_connections_are_cheap(make_server, pair, version):
 
     for visitor in visit(20):  # by now whatever is allocated once has been
         visitor.close()
-    wait_until(lambda: metrics(server)["kavilo_edge_connections"] == 0, what="they are gone")
+    wait_until(lambda: server.metrics()["kavilo_edge_connections"] == 0, what="they are gone")
     meter, count = RssMeter(server.program), 300
     visitors = visit(count)
     meter.check(count * 24 * 1024)
@@ -317,7 +308,7 @@ def test_reload_drops_nothing(make_server, make_client, origin, authority, folde
     assert response.body.size == size and response.body.complete
     assert len(tunnel.ready) == 1  # the tunnel's connection has been the same all the time
     expiry = x509.load_pem_x509_certificate((folder / "tls.crt").read_bytes()).not_valid_after.replace(tzinfo=timezone.utc)
-    seen = metrics(server)[f'kavilo_tls_certificate_not_after_seconds{{file="{folder}/tls.crt"}}']
+    seen = server.metrics()[f'kavilo_tls_certificate_not_after_seconds{{file="{folder}/tls.crt"}}']
     assert seen == expiry.timestamp()
 
 

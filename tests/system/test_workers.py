@@ -18,7 +18,7 @@ ROUNDS = 3 if not SANITIZER else 2
 LARGE = Pattern(700_000, "w")
 
 # Differ from one request to the next by their nature.
-PERSONAL = {"date", "host", "x-forwarded-host", "x-forwarded-for", "x-real-ip", "connection"}
+PERSONAL = {"date", "host", "via", "cdn-loop", "x-forwarded-host", "x-forwarded-for", "x-real-ip", "connection"}
 
 # (method, target, fields, body)
 TABLE = [

@@ -1,5 +1,6 @@
 """kavilo-tunneld and kavilo-tunnel as the tests see them: started, ready, visited, stopped."""
 
+import http.client
 import itertools
 import pathlib
 import re
@@ -79,6 +80,14 @@ class Server:
         return f"{'https' if self.tls else 'http'}://{self.control[0]}:{self.control[1]}"
 
     # ---- accounts ----
+
+    def metrics(self):
+        """{line of /metrics up to its value: value}"""
+        connection = http.client.HTTPConnection(*self.admin, timeout=STEP)
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+        connection.close()
+        return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if line[0] != "#"}
 
     def admin_command(self, *argv):
         return run(self.wrap + [TUNNELD, "admin", *argv], self.env, cwd=self.folder)

@@ -11,8 +11,12 @@
 #include "http/forward.h"
 #include "http/http1.h"
 
-static const struct forward_facts stranger = {{"203.0.113.7", 11}, {"203.0.113.7", 11}, {"https", 5}, false, NULL};
-static const struct forward_facts proxy = {{"203.0.113.7", 11}, {"1.2.3.4", 7}, {"https", 5}, true, NULL};
+static const struct forward_facts stranger = {
+    .peer_address = {"203.0.113.7", 11}, .visitor_address = {"203.0.113.7", 11}, .scheme = {"https", 5}};
+static const struct forward_facts proxy = {.peer_address = {"203.0.113.7", 11},
+                                           .visitor_address = {"1.2.3.4", 7},
+                                           .scheme = {"https", 5},
+                                           .peer_trusted = true};
 
 /* What every request of a stranger ends with. */
 #define TAIL                                                                                                           \
@@ -64,6 +68,18 @@ static void passes_the_rest_as_it_is(void **state)
                   TOP "authorization: Bearer x\ntrailer: Checksum\ncache-control: no-store\n" TAIL);
     check_request("Via: 1.1 x\r\nForwarded-Stuff: y\r\nProxy-Status: z\r\nTea: t\r\n", &stranger,
                   TOP "via: 1.1 x\nforwarded-stuff: y\nproxy-status: z\ntea: t\n" TAIL);
+}
+
+/* Behind what is there, and nothing that Connection says takes either away. */
+static void notes_its_pass(void **state)
+{
+    (void)state;
+    struct forward_facts facts = stranger;
+    facts.version = SLICE("1.1");
+    facts.host = SLICE("a.example");
+    check_request("", &facts, TOP TAIL "via: 1.1 a.example\ncdn-loop: a.example\n");
+    check_request("Via: 2 x\r\nCDN-Loop: y\r\nConnection: via, cdn-loop\r\nCDN_Loop: z\r\n", &facts,
+                  TOP "via: 2 x\ncdn-loop: y\n" TAIL "via: 1.1 a.example\ncdn-loop: a.example\n");
 }
 
 static void removes_hop_by_hop(void **state)
@@ -362,6 +378,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(passes_the_rest_as_it_is),
+        cmocka_unit_test(notes_its_pass),
         cmocka_unit_test(removes_hop_by_hop),
         cmocka_unit_test(passes_te_trailers_alone),
         cmocka_unit_test(removes_what_connection_names),
