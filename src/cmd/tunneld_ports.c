@@ -95,7 +95,7 @@ void port_prepare(struct port *port, unsigned worker, unsigned workers)
     for (unsigned i = worker; port->count > 0 && i < listener_count(port, workers); i += workers) {
         int fd = fcntl(port->fds[i % port->count], F_DUPFD_CLOEXEC, 0);
         if (fd >= 0)
-            port->listeners[i] = listener_new(worker_current(), fd, port->accepted, port->arg);
+            port->listeners[i] = listener_new(worker_current(), fd, port->share, port->accepted, port->arg);
         if (!port->listeners[i])
             log_error("a worker cannot listen: no memory or no descriptor", log_str("port", port->name),
                       log_uint("worker", worker));

@@ -22,6 +22,7 @@ struct listener;
 struct port {
     const char *name; /* "edge": of --edge-listen, and of its sockets in LISTEN_FDNAMES */
     const char *text; /* the address, as the flag says */
+    unsigned share;   /* of the descriptors, for its connections */
     void (*accepted)(void *arg, int fd);
     void *arg;
     struct sockaddr_storage address; /* what it is bound to */

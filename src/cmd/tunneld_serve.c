@@ -32,6 +32,7 @@
 #include "control/control.h"
 #include "edge/edge.h"
 #include "io/activation.h"
+#include "io/descriptors.h"
 #include "io/listener.h"
 #include "io/process.h"
 #include "io/ring.h"
@@ -43,8 +44,10 @@
 #include "tunnel/budget.h"
 #include "tunnel/registry.h"
 
-#define POLL_MS 20   /* how often a draining server looks whether it is done, and another whether its successor is */
-#define STOP_MS 3000 /* for connections to send their last words */
+#define POLL_MS           20 /* how often a draining server looks whether it is done, and another whether its successor is */
+#define STOP_MS           3000 /* for connections to send their last words */
+
+#define DESCRIPTORS_SPARE 32 /* for the store, names, certificates and a successor */
 
 enum {
     PORT_EDGE,
@@ -197,8 +200,10 @@ static int open_ports(struct server *server)
     }
     int status = CLI_EXIT_OK;
     server->succession = succession_take(&given);
-    for (int i = 0; status == CLI_EXIT_OK && i < PORTS; i++)
+    for (unsigned i = 0; status == CLI_EXIT_OK && i < PORTS; i++) {
+        server->ports[i].share = i;
         status = port_open(&server->ports[i], (unsigned)s->workers, &given);
+    }
     if (status == CLI_EXIT_OK)
         status = refuse_unknown(&given);
     activation_close(&given);
@@ -269,6 +274,8 @@ static int start(struct server *server)
         ring_forbid();
     if (worker_group_start((unsigned)s->workers, &server->group) != KV_OK)
         return cli_failure("the worker threads cannot be started");
+    if (descriptors_divide(PORTS, DESCRIPTORS_SPARE + 2UL * PORTS * s->workers) != KV_OK)
+        return cli_failure("no memory");
     server->store_thread = store_thread_start(server->store);
     server->store = NULL;
     server->registry = registry_new(server->group);

@@ -6,9 +6,9 @@
 
 #include "base/error.h"
 #include "cmd/tunneld_serve.h"
-#include "edge/edge_limit.h"
 #include "http/syntax.h"
 #include "http/upgrade.h"
+#include "io/address_limit.h"
 #include "io/listener.h"
 
 #define WORKERS_MAX 64
@@ -226,13 +226,13 @@ static int set_address_connections(void *into, const char *value, char *error)
 static int set_address_connects(void *into, const char *value, char *error)
 {
     struct serve_settings *s = into;
-    return cli_set_unsigned(&s->address_connects, 1, EDGE_RATE_MAX, value, error);
+    return cli_set_unsigned(&s->address_connects, 1, ADDRESS_RATE_MAX, value, error);
 }
 
 static int set_address_requests(void *into, const char *value, char *error)
 {
     struct serve_settings *s = into;
-    return cli_set_unsigned(&s->address_requests, 1, EDGE_RATE_MAX, value, error);
+    return cli_set_unsigned(&s->address_requests, 1, ADDRESS_RATE_MAX, value, error);
 }
 
 static int set_head_timeout(void *into, const char *value, char *error)

@@ -4,7 +4,6 @@
  * otherwise go on writing into it.
  */
 #include <stdlib.h>
-#include <unistd.h>
 #include <utlist.h>
 
 #include "base/error.h"
@@ -13,6 +12,7 @@
 #include "control/control_impl.h"
 #include "http/h2_conn.h"
 #include "io/conn.h"
+#include "io/descriptors.h"
 #include "io/listener.h"
 
 #define LINK_MAX_FRAME_BYTES (1024 * 1024)
@@ -176,7 +176,7 @@ void control_accept(struct control *control, int fd)
     struct worker *worker = worker_current();
     struct control_conn *cc = calloc(1, sizeof(*cc));
     if (!cc)
-        close(fd);
+        descriptors_close(fd);
     if (!cc || conn_accept(worker, fd, control->settings.tls, &raw_events, cc, &cc->conn) != KV_OK) {
         free(cc);
         return;

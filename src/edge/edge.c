@@ -16,14 +16,14 @@ struct edge *edge_new(const struct edge_settings *settings)
     if (!e)
         return NULL;
     e->settings = *settings;
-    const struct edge_rates *rates = &settings->rates;
+    const struct address_rates *rates = &settings->rates;
     bool limits = rates->connections || rates->connections_per_second || rates->requests_per_second;
-    e->limit = limits ? edge_limit_new(rates) : NULL;
+    e->limit = limits ? address_limit_new(rates) : NULL;
     e->count = worker_count(settings->group);
     size_t size = e->count * sizeof(*e->locals);
     e->locals = aligned_alloc(_Alignof(struct edge_local), size);
     if (!e->locals || (limits && !e->limit)) {
-        edge_limit_free(e->limit);
+        address_limit_free(e->limit);
         free(e->locals);
         free(e);
         return NULL;
@@ -44,7 +44,7 @@ void edge_free(struct edge *edge)
         return;
     for (unsigned i = 0; i < edge->count; i++)
         buffer_free(&edge->locals[i].scratch);
-    edge_limit_free(edge->limit);
+    address_limit_free(edge->limit);
     free(edge->locals);
     free(edge);
 }

@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "edge/edge_limit.h"
+#include "io/address_limit.h"
 
 struct edge;
 struct h2_events;
@@ -44,7 +44,7 @@ struct edge_settings {
     const char *base_host;      /* lower case */
     uint64_t max_request_body;  /* bytes; UINT64_MAX: no limit */
     unsigned answer_timeout_ms; /* from the end of the request to the answer's head */
-    struct edge_rates rates;    /* of one visitor's address */
+    struct address_rates rates; /* of one visitor's address */
     unsigned head_timeout_ms;   /* from a connection, TLS included, or a head's first byte to its end */
     unsigned idle_timeout_ms;   /* a connection without a request */
     unsigned stall_timeout_ms;  /* a body that moves less than LIMIT_PROGRESS_BYTES, either way */

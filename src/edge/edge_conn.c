@@ -5,7 +5,6 @@
  */
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include <utlist.h>
 
 #include "base/error.h"
@@ -13,6 +12,7 @@
 #include "base/log.h"
 #include "edge/edge_impl.h"
 #include "io/conn.h"
+#include "io/descriptors.h"
 #include "io/listener.h"
 #include "io/network.h"
 
@@ -153,7 +153,7 @@ void edge_accept(struct edge *edge, int fd)
 {
     struct newcomer *n = calloc(1, sizeof(*n));
     if (!n)
-        close(fd);
+        descriptors_close(fd);
     if (!n || conn_accept(worker_current(), fd, edge->settings.tls, &events, n, &n->conn) != KV_OK) {
         log_warn("a visitor was turned away: no memory or no descriptor");
         free(n);

@@ -60,7 +60,7 @@ bool edge_hold_take(struct edge *edge, const struct conn *conn, struct edge_hold
     hold->ip = ip_of(conn_peer(conn));
     if (trusted && networks_contain(trusted, &hold->ip))
         return true;
-    if (edge_limit_connect(edge->limit, &hold->ip, worker_now(conn_worker(conn)), &hold->held))
+    if (address_limit_connect(edge->limit, &hold->ip, worker_now(conn_worker(conn)), &hold->held))
         return true;
     edge_counter_add(&edge_local(edge)->connections_refused, 1);
     return false;
@@ -69,7 +69,7 @@ bool edge_hold_take(struct edge *edge, const struct conn *conn, struct edge_hold
 void edge_hold_drop(struct edge *edge, struct edge_hold *hold)
 {
     if (hold->held)
-        edge_limit_disconnect(edge->limit, &hold->ip);
+        address_limit_disconnect(edge->limit, &hold->ip);
     hold->held = false;
 }
 
@@ -81,7 +81,7 @@ enum close_reason edge_admit(struct edge *edge, const struct head *head, const s
     if (!edge->limit)
         return REASON_NONE;
     struct ip visitor = visitor_of(head, conn, peer);
-    if (edge_limit_request(edge->limit, &visitor, worker_now(conn_worker(conn))))
+    if (address_limit_request(edge->limit, &visitor, worker_now(conn_worker(conn))))
         return REASON_NONE;
     edge_counter_add(&local->requests_limited, 1);
     return REASON_RATE_LIMITED;

@@ -48,9 +48,9 @@ struct edge_local {
 
 struct edge {
     struct edge_settings settings;
-    struct edge_limit *limit;  /* NULL: none is set */
-    struct edge_local *locals; /* one a worker */
-    unsigned count;            /* of them */
+    struct address_limit *limit; /* NULL: none is set */
+    struct edge_local *locals;   /* one a worker */
+    unsigned count;              /* of them */
 };
 
 static inline struct edge_local *edge_local(struct edge *edge)

@@ -7,7 +7,6 @@
  */
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include <utlist.h>
 
 #include "base/error.h"
@@ -18,6 +17,7 @@
 #include "http/http1.h"
 #include "http/syntax.h"
 #include "io/conn.h"
+#include "io/descriptors.h"
 
 #define ANSWER_MAX (2 * LIMIT_HEAD_BYTES) /* a Location as long as the longest target, and more */
 
@@ -186,7 +186,7 @@ void edge_accept_redirect(struct edge *edge, int fd)
 {
     struct redirect *r = calloc(1, sizeof(*r));
     if (!r)
-        close(fd);
+        descriptors_close(fd);
     if (!r || conn_accept(worker_current(), fd, NULL, &events, r, &r->conn) != KV_OK) {
         log_warn("a visitor was turned away: no memory or no descriptor");
         free(r);

@@ -12,6 +12,7 @@
 
 #include "base/limits.h"
 #include "io/conn_impl.h"
+#include "io/descriptors.h"
 #include "io/dial.h"
 #include "io/socket.h"
 #include "io/worker.h"
@@ -51,7 +52,7 @@ void conn_dispose(struct conn *c)
     c->dial = NULL;
     if (c->receive.fd >= 0) {
         uv_close((uv_handle_t *)&c->poll, on_handle_closed);
-        close(c->receive.fd);
+        descriptors_close(c->receive.fd);
     } else {
         c->free.free = free_without_handle;
         worker_free_later(c->worker, &c->free);
@@ -277,14 +278,14 @@ int conn_accept(struct worker *worker, int fd, struct tls_context *tls, const st
     socklen_t peer_len = sizeof(peer);
     struct conn *c = conn_new(worker, events, owner);
     if (!c) {
-        close(fd);
+        descriptors_close(fd);
         return KV_ENOMEM;
     }
     getpeername(fd, (struct sockaddr *)&peer, &peer_len);
     conn_remember_peer(c, (struct sockaddr *)&peer);
     int error = conn_socket_open(c, fd);
     if (error) {
-        close(fd);
+        descriptors_close(fd);
         goto fail;
     }
     if (tls) {

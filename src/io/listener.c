@@ -24,6 +24,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "io/descriptors.h"
 #include "io/socket.h"
 #include "io/worker.h"
 
@@ -34,6 +35,7 @@
 struct listener {
     struct worker *worker;
     int fd;
+    unsigned share; /* of the descriptors */
     void (*accepted)(void *arg, int fd);
     void *arg;
     uv_poll_t poll;
@@ -280,8 +282,13 @@ static void on_readable(uv_poll_t *poll, int status, int events)
     (void)events;
     struct listener *listener = poll->data;
     for (unsigned i = 0; i < LIMIT_ACCEPT_TURN && !listener->stopped; i++) {
+        if (!descriptors_may_take(listener->share)) {
+            rest(listener, EMFILE);
+            break;
+        }
         int fd = accept4(listener->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
+            descriptors_take(fd, listener->share);
             listener->accepted(listener->arg, fd);
             continue;
         }
@@ -301,12 +308,13 @@ static void on_closed(uv_handle_t *handle)
         free(listener);
 }
 
-struct listener *listener_new(struct worker *worker, int fd, void (*accepted)(void *arg, int fd), void *arg)
+struct listener *listener_new(struct worker *worker, int fd, unsigned share, void (*accepted)(void *arg, int fd),
+                              void *arg)
 {
     struct listener *listener = calloc(1, sizeof(*listener));
     if (!listener)
         goto err_memory;
-    *listener = (struct listener){.worker = worker, .fd = fd, .accepted = accepted, .arg = arg};
+    *listener = (struct listener){.worker = worker, .fd = fd, .share = share, .accepted = accepted, .arg = arg};
     uv_loop_t *loop = worker_loop(worker);
     if (uv_poll_init(loop, &listener->poll, fd) != 0)
         goto err_poll;

@@ -32,13 +32,15 @@ uint16_t sockaddr_port(const struct sockaddr *address);
  * without IPv6. 0, or KV_EIO with errno set. Any thread. */
 int listener_bind(struct sockaddr_storage *address, int *fds, unsigned count);
 
-/* A listener on a bound socket, which it owns from here on; it does not accept yet. All that can fail is done here. The
- * worker's thread. NULL without memory, or when the loop cannot watch the socket, and then the socket is closed. */
-struct listener *listener_new(struct worker *worker, int fd, void (*accepted)(void *arg, int fd), void *arg);
+/* A listener on a bound socket, whose connections count in a share of the descriptors (io/descriptors.h), which it owns
+ * from here on; it does not accept yet. All that can fail is done here. The worker's thread. NULL without memory, or
+ * when the loop cannot watch the socket, and then the socket is closed. */
+struct listener *listener_new(struct worker *worker, int fd, unsigned share, void (*accepted)(void *arg, int fd),
+                              void *arg);
 
 /* Accepts, and gives each connection's socket to accepted() (non-blocking, close-on-exec, the callee's from there on),
- * at most LIMIT_ACCEPT_TURN a turn. When descriptors run out it pauses for LIMIT_ACCEPT_PAUSE_MS and says so; live
- * connections are not touched. The worker's thread. */
+ * at most LIMIT_ACCEPT_TURN a turn. When descriptors run out, or its share of them is taken, it pauses for
+ * LIMIT_ACCEPT_PAUSE_MS and says so; live connections are not touched. The worker's thread. */
 void listener_start(struct listener *listener);
 
 /* Stops accepting and closes the socket; legal before the start. NULL is legal. */

@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
-#include <unistd.h>
 #include <utlist.h>
 
 #include "base/error.h"
@@ -18,6 +17,7 @@
 #include "http/date.h"
 #include "http/http1.h"
 #include "io/conn.h"
+#include "io/descriptors.h"
 #include "io/listener.h"
 #include "ops/ops_impl.h"
 
@@ -255,12 +255,12 @@ void ops_accept(struct ops *ops, int fd)
     if (before >= OPS_CONNS_MAX || local->stopping) {
         if (!local->stopping)
             log_warn("an admin connection was turned away: too many are open", log_uint("open", before));
-        close(fd);
+        descriptors_close(fd);
         goto forget;
     }
     c = calloc(1, sizeof(*c));
     if (!c) {
-        close(fd);
+        descriptors_close(fd);
         goto forget;
     }
     if (conn_accept(worker_current(), fd, NULL, &conn_events, c, &c->conn) != KV_OK)

@@ -4,7 +4,6 @@
  */
 #include <stdio.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <uv.h>
 
 #include "base/chunk.h"
@@ -12,6 +11,7 @@
 #include "base/reason.h"
 #include "control/control.h"
 #include "edge/edge.h"
+#include "io/descriptors.h"
 #include "io/tls_server.h"
 #include "ops/metric_text.h"
 #include "ops/ops_impl.h"
@@ -116,18 +116,6 @@ static void write_memory(struct metric_text *m)
     gauge(m, "kavilo_chunk_bytes_live", "Bytes of memory that they take.", chunk_live_bytes());
 }
 
-/* Descriptors in use, or 0 where the system does not list them. */
-static uint64_t count_descriptors(void)
-{
-    struct stat folder;
-    uv_fs_t list;
-    if (stat("/proc/self/fd", &folder) == 0 && folder.st_size > 0)
-        return (uint64_t)folder.st_size; /* Linux 6.2 and later keep count; walking is slow when there are many */
-    int count = uv_fs_scandir(NULL, &list, "/dev/fd", 0, NULL);
-    uv_fs_req_cleanup(&list);
-    return count > 0 ? (uint64_t)count - 1 : 0; /* less the one that was used for looking */
-}
-
 /* The names that every Prometheus client library uses. */
 static void write_process(struct metric_text *m, const struct ops *ops)
 {
@@ -141,7 +129,7 @@ static void write_process(struct metric_text *m, const struct ops *ops)
     }
     if (uv_resident_set_memory(&resident) == 0)
         gauge(m, "process_resident_memory_bytes", "Resident memory.", resident);
-    gauge(m, "process_open_fds", "Open file descriptors.", count_descriptors());
+    gauge(m, "process_open_fds", "Open file descriptors.", descriptors_open());
     if (getrlimit(RLIMIT_NOFILE, &files) == 0)
         gauge(m, "process_max_fds", "The limit of open file descriptors.", files.rlim_cur);
     gauge(m, "process_start_time_seconds", "When the server started, in seconds since 1970.",

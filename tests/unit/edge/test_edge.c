@@ -163,7 +163,7 @@ static const struct h2_events guest_events = {.data = ignore_data, .end = ignore
 
 /* ---- start and end ----------------------------------------------------------------------------------------------- */
 
-static int start_with(const struct edge_rates *rates)
+static int start_with(const struct address_rates *rates)
 {
     sem_t published;
     memset(&tunnel, 0, sizeof(tunnel));
@@ -194,13 +194,13 @@ static int start_with(const struct edge_rates *rates)
 static int start(void **state)
 {
     (void)state;
-    return start_with(&(struct edge_rates){0});
+    return start_with(&(struct address_rates){0});
 }
 
 static int start_limited(void **state)
 {
     (void)state;
-    return start_with(&(struct edge_rates){.requests_per_second = 1});
+    return start_with(&(struct address_rates){.requests_per_second = 1});
 }
 
 static void leave(struct worker *worker, void *arg)

@@ -21,7 +21,7 @@ static struct registry *registry;
 static struct networks senders;
 static struct edge *edge;
 
-static int start_with(const struct edge_rates *rates, const struct networks *proxy_senders)
+static int start_with(const struct address_rates *rates, const struct networks *proxy_senders)
 {
     assert_int_equal(worker_group_start(1, &group), KV_OK);
     registry = registry_new(group);
@@ -39,7 +39,7 @@ static int start_with(const struct edge_rates *rates, const struct networks *pro
 static int start(void **state)
 {
     (void)state;
-    return start_with(&(struct edge_rates){.connections = 2, .requests_per_second = 1}, NULL);
+    return start_with(&(struct address_rates){.connections = 2, .requests_per_second = 1}, NULL);
 }
 
 /* The visitors' end of a socket pair has no address: that is the proxy's. */
@@ -50,7 +50,7 @@ static int start_proxied(void **state)
     const char *why;
     senders.count = 0;
     assert_int_equal(networks_add(&senders, SLICE("::/128"), &wrong, &why), KV_OK);
-    return start_with(&(struct edge_rates){.connections = 1}, &senders);
+    return start_with(&(struct address_rates){.connections = 1}, &senders);
 }
 
 static int stop(void **state)

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "io/descriptors.h"
 #include "io/listener.h"
 #include "io/on_worker.h"
 
@@ -247,7 +248,7 @@ static void take(void *arg, int fd)
 static void start(struct worker *worker, void *arg)
 {
     struct acceptor *acceptor = arg;
-    acceptor->listener = listener_new(worker, acceptor->listening, take, acceptor);
+    acceptor->listener = listener_new(worker, acceptor->listening, DESCRIPTOR_UNSHARED, take, acceptor);
     if (acceptor->listener)
         listener_start(acceptor->listener);
 }

@@ -2,7 +2,7 @@
  * The table of addresses: sets of eight entries, found by a hash with a key of this process's own, so that nobody can
  * choose addresses that meet in one set.
  */
-#include "edge/edge_limit.h"
+#include "io/address_limit.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -26,16 +26,16 @@ struct entry { /* of one cache line */
     struct bucket connects, requests;
 };
 
-struct edge_limit {
-    struct edge_rates rates;
+struct address_limit {
+    struct address_rates rates;
     uint64_t key[2];
     pthread_mutex_t locks[LOCKS];
     struct entry sets[SETS][WAYS];
 };
 
-struct edge_limit *edge_limit_new(const struct edge_rates *rates)
+struct address_limit *address_limit_new(const struct address_rates *rates)
 {
-    struct edge_limit *l = calloc(1, sizeof(*l)); /* pages that no address needs are never touched */
+    struct address_limit *l = calloc(1, sizeof(*l)); /* pages that no address needs are never touched */
     if (!l)
         return NULL;
     l->rates = *rates;
@@ -45,7 +45,7 @@ struct edge_limit *edge_limit_new(const struct edge_rates *rates)
     return l;
 }
 
-void edge_limit_free(struct edge_limit *l)
+void address_limit_free(struct address_limit *l)
 {
     if (!l)
         return;
@@ -67,7 +67,7 @@ static struct ip subject_of(const struct ip *ip)
 /* Multiply-shift hashing: the upper bits of a product with an odd key, in which every bit of an address has a part. Two
  * addresses meet with at most twice the chance that dice would give them (Dietzfelbinger et al., A Reliable Randomized
  * Algorithm for the Closest-Pair Problem, 1997). */
-static unsigned set_of(const struct edge_limit *l, const struct ip *subject)
+static unsigned set_of(const struct address_limit *l, const struct ip *subject)
 {
     uint64_t high, low;
     memcpy(&high, subject->bytes, 8);
@@ -77,7 +77,7 @@ static unsigned set_of(const struct edge_limit *l, const struct ip *subject)
 
 /* The entry of an address. Its buckets are full when it is new; NULL when it is, and nobody can make room. A set is
  * filled from its beginning: behind one that nobody had yet there is none that is used. */
-static struct entry *find(struct edge_limit *l, unsigned set, const struct ip *subject, uint64_t now_ms)
+static struct entry *find(struct address_limit *l, unsigned set, const struct ip *subject, uint64_t now_ms)
 {
     struct entry *silent = NULL;
     for (struct entry *e = l->sets[set]; e < l->sets[set] + WAYS; e++) {
@@ -98,7 +98,7 @@ static struct entry *find(struct edge_limit *l, unsigned set, const struct ip *s
     return silent;
 }
 
-static struct entry *lock_entry(struct edge_limit *l, const struct ip *ip, uint64_t now_ms, unsigned *set)
+static struct entry *lock_entry(struct address_limit *l, const struct ip *ip, uint64_t now_ms, unsigned *set)
 {
     struct ip subject = subject_of(ip);
     *set = set_of(l, &subject);
@@ -119,7 +119,7 @@ static bool take(struct bucket *b, uint32_t rate, uint64_t now_ms)
 
 /* ---- what is counted ------------------------------------------------------------------------------------------- */
 
-bool edge_limit_connect(struct edge_limit *l, const struct ip *ip, uint64_t now_ms, bool *counted)
+bool address_limit_connect(struct address_limit *l, const struct ip *ip, uint64_t now_ms, bool *counted)
 {
     unsigned set;
     struct entry *e = lock_entry(l, ip, now_ms, &set);
@@ -132,7 +132,7 @@ bool edge_limit_connect(struct edge_limit *l, const struct ip *ip, uint64_t now_
     return may;
 }
 
-void edge_limit_disconnect(struct edge_limit *l, const struct ip *ip)
+void address_limit_disconnect(struct address_limit *l, const struct ip *ip)
 {
     struct ip subject = subject_of(ip);
     unsigned set = set_of(l, &subject);
@@ -143,7 +143,7 @@ void edge_limit_disconnect(struct edge_limit *l, const struct ip *ip)
     pthread_mutex_unlock(&l->locks[set % LOCKS]);
 }
 
-bool edge_limit_request(struct edge_limit *l, const struct ip *ip, uint64_t now_ms)
+bool address_limit_request(struct address_limit *l, const struct ip *ip, uint64_t now_ms)
 {
     if (l->rates.requests_per_second == 0)
         return true;

@@ -1,5 +1,5 @@
 /*
- * Limits by a visitor's address: connections at once, connections and requests a second. An IPv4 address stands for
+ * Limits by a peer's address: connections at once, connections and requests a second. An IPv4 address stands for
  * itself, an IPv6 address for its /64, which is what one household or one rented machine has.
  *
  * The memory is fixed when limits are made: a table of 65536 addresses, in which a new one takes the place of the one
@@ -8,34 +8,34 @@
  *
  * Any thread; a call takes one of 64 locks for some tens of nanoseconds.
  */
-#ifndef KV_EDGE_EDGE_LIMIT_H
-#define KV_EDGE_EDGE_LIMIT_H
+#ifndef KV_IO_ADDRESS_LIMIT_H
+#define KV_IO_ADDRESS_LIMIT_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-struct edge_limit;
+struct address_limit;
 struct ip;
 
 /* 0: no limit. Over a moment five times the rate may come. */
-struct edge_rates {
+struct address_rates {
     uint32_t connections;            /* at once */
-    uint32_t connections_per_second; /* at most EDGE_RATE_MAX, as the next */
+    uint32_t connections_per_second; /* at most ADDRESS_RATE_MAX, as the next */
     uint32_t requests_per_second;
 };
-#define EDGE_RATE_MAX 100000
+#define ADDRESS_RATE_MAX 100000
 
 /* NULL without memory. */
-struct edge_limit *edge_limit_new(const struct edge_rates *rates);
+struct address_limit *address_limit_new(const struct address_rates *rates);
 /* NULL is legal. */
-void edge_limit_free(struct edge_limit *limit);
+void address_limit_free(struct address_limit *limit);
 
 /* A connection was made, at this time in milliseconds of a monotonic clock. True if it may stay; *counted then tells
- * whether edge_limit_disconnect has to follow. */
-bool edge_limit_connect(struct edge_limit *limit, const struct ip *ip, uint64_t now_ms, bool *counted);
-void edge_limit_disconnect(struct edge_limit *limit, const struct ip *ip);
+ * whether address_limit_disconnect has to follow. */
+bool address_limit_connect(struct address_limit *limit, const struct ip *ip, uint64_t now_ms, bool *counted);
+void address_limit_disconnect(struct address_limit *limit, const struct ip *ip);
 
 /* A request came. True if it may be served. */
-bool edge_limit_request(struct edge_limit *limit, const struct ip *ip, uint64_t now_ms);
+bool address_limit_request(struct address_limit *limit, const struct ip *ip, uint64_t now_ms);
 
 #endif
