@@ -52,12 +52,13 @@
 #define LIMIT_MESSAGE_BYTES        (4 * 1024 * 1024) /* one gRPC message; deployed clients refuse more */
 #define LIMIT_GREETING_BYTES       (16 * 1024)       /* one message before the peer is known: a stranger's memory */
 #define LIMIT_HELLO_MS             10000             /* from connect to Hello */
-#define LIMIT_PING_MS              5000              /* --ping-interval: how often we ask whether the peer lives */
-#define LIMIT_DEAD_MS              15000             /* --ping-timeout: silence after which it does not; three PINGs */
-#define LIMIT_PING_MIN_MS          100               /* the shortest of these that is no flood of its own */
-#define LIMIT_PING_MAX_MS          3600000           /* the longest that still is a promise */
-#define LIMIT_PROXY_MS             20000             /* a proxy's answers: it looks up and dials on our behalf */
-#define LIMIT_LINKS_OUTBOX         (64 * 1024)       /* link bytes encoded ahead of the connection: keeps turns fair */
+#define LIMIT_STRANGERS            4096        /* connections of the control port whose token is not checked yet */
+#define LIMIT_PING_MS              5000        /* --ping-interval: how often we ask whether the peer lives */
+#define LIMIT_DEAD_MS              15000       /* --ping-timeout: silence after which it does not; three PINGs */
+#define LIMIT_PING_MIN_MS          100         /* the shortest of these that is no flood of its own */
+#define LIMIT_PING_MAX_MS          3600000     /* the longest that still is a promise */
+#define LIMIT_PROXY_MS             20000       /* a proxy's answers: it looks up and dials on our behalf */
+#define LIMIT_LINKS_OUTBOX         (64 * 1024) /* link bytes encoded ahead of the connection: keeps turns fair */
 
 /* Deployed clients (docs/PROTOCOL.md): no credit, 32 queued frames a request */
 #define LIMIT_LEGACY_OPEN_BODIES   256 /* above it they drop requests without a word */

@@ -267,6 +267,13 @@ static void await_clients(struct server *server)
     server->succession = -1;
 }
 
+/* Half of what the control port can have: the clients that are known need theirs. */
+static size_t max_strangers(void)
+{
+    size_t half = descriptors_most() / 2;
+    return half < LIMIT_STRANGERS ? half : LIMIT_STRANGERS;
+}
+
 static int start(struct server *server)
 {
     const struct serve_settings *s = server->settings;
@@ -279,6 +286,11 @@ static int start(struct server *server)
     server->store_thread = store_thread_start(server->store);
     server->store = NULL;
     server->registry = registry_new(server->group);
+    const struct address_rates rates = {
+        .connections = (uint32_t)s->address_connections,
+        .connections_per_second = (uint32_t)s->address_connects,
+        .requests_per_second = (uint32_t)s->address_requests,
+    };
     const struct control_settings control = {
         .group = server->group,
         .registry = server->registry,
@@ -290,6 +302,9 @@ static int start(struct server *server)
         .max_concurrent = (uint32_t)s->max_concurrent,
         .ping_ms = (unsigned)s->ping_ms,
         .dead_ms = (unsigned)s->dead_ms,
+        .rates = rates,
+        .trusted_proxies = s->trusted_proxies.count > 0 ? &s->trusted_proxies : NULL,
+        .max_strangers = max_strangers(),
         .grace_ms = s->grace_ms < UINT32_MAX ? (uint32_t)s->grace_ms : UINT32_MAX,
     };
     server->control = control_new(&control);
@@ -300,12 +315,7 @@ static int start(struct server *server)
         .base_host = s->base_host,
         .max_request_body = s->max_request_body,
         .answer_timeout_ms = (unsigned)s->answer_timeout_ms,
-        .rates =
-            {
-                .connections = (uint32_t)s->address_connections,
-                .connections_per_second = (uint32_t)s->address_connects,
-                .requests_per_second = (uint32_t)s->address_requests,
-            },
+        .rates = rates,
         .head_timeout_ms = (unsigned)s->head_timeout_ms,
         .idle_timeout_ms = (unsigned)s->idle_timeout_ms,
         .stall_timeout_ms = (unsigned)s->stall_timeout_ms,

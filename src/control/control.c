@@ -12,17 +12,20 @@ struct control *control_new(const struct control_settings *settings)
         return NULL;
     c->settings = *settings;
     c->locals = calloc(worker_count(settings->group), sizeof(*c->locals));
-    if (!c->locals) {
-        free(c);
-        return NULL;
-    }
-    return c;
+    const struct address_rates *rates = &settings->rates;
+    bool limits = rates->connections || rates->connections_per_second;
+    c->limit = limits ? address_limit_new(rates) : NULL;
+    if (c->locals && (!limits || c->limit))
+        return c;
+    control_free(c);
+    return NULL;
 }
 
 void control_free(struct control *control)
 {
     if (!control)
         return;
+    address_limit_free(control->limit);
     free(control->locals);
     free(control);
 }
@@ -87,6 +90,11 @@ size_t control_alive(const struct control *control)
 size_t control_connections(const struct control *control)
 {
     return atomic_load_explicit(&control->conns, memory_order_relaxed);
+}
+
+uint64_t control_refused(const struct control *control)
+{
+    return atomic_load_explicit(&control->refused, memory_order_relaxed);
 }
 
 uint64_t control_welcomed(const struct control *control)

@@ -15,11 +15,13 @@
 #include <stdint.h>
 
 #include "base/slice.h"
+#include "io/address_limit.h"
 
 struct control;
 struct h2_events;
 struct h2_stream;
 struct head;
+struct networks;
 struct registry;
 struct store_thread;
 struct tls_context;
@@ -31,11 +33,16 @@ struct control_settings {
     struct store_thread *store;
     struct tls_context *tls; /* of the control port; NULL: in the clear. Referenced, not owned */
     const char *base_host;
-    const char *public_scheme; /* "http" or "https" */
-    uint16_t public_port;      /* 0: the scheme's own */
-    uint32_t max_concurrent;   /* exchanges of one tunnel */
-    unsigned ping_ms, dead_ms; /* of its links (struct link_terms) */
-    uint32_t grace_ms;         /* how long a drain may last: what clients are told */
+    const char *public_scheme;  /* "http" or "https" */
+    uint16_t public_port;       /* 0: the scheme's own */
+    uint32_t max_concurrent;    /* exchanges of one tunnel */
+    unsigned ping_ms, dead_ms;  /* of its links (struct link_terms) */
+    uint32_t grace_ms;          /* how long a drain may last: what clients are told */
+    struct address_rates rates; /* of one address: connections at once until they are known, and a second */
+    /* Whose connections speak for many and are not held to that. Referenced, not owned; NULL: nobody's */
+    const struct networks *trusted_proxies;
+    size_t
+        max_strangers; /* connections of the control port that are not known yet; a newcomer takes the oldest's place */
 };
 
 /* What it needs is borrowed and outlives it. NULL without memory. */
@@ -72,6 +79,10 @@ void control_stop(struct control *control);
 size_t control_alive(const struct control *control);
 /* Open connections of the control port, on all workers. Any thread. */
 size_t control_connections(const struct control *control);
+
+/* Connections of the control port that were turned away, or gave way to newer ones, before they were known. Any thread.
+ */
+uint64_t control_refused(const struct control *control);
 
 /* Sessions that were welcomed since the start. Any thread. */
 uint64_t control_welcomed(const struct control *control);

@@ -25,6 +25,9 @@ struct control_conn {
     struct h2_conn *h2;
     void *session;            /* of its Open stream */
     struct deadline deadline; /* from accept to the Open stream */
+    uint64_t hello_by;        /* worker_now() when Hello has to have come */
+    struct address_hold hold; /* until it is known */
+    bool known;
     struct free_node free;
     struct control_conn *prev, *next;
     char peer[SOCKADDR_TEXT_LEN];
@@ -39,13 +42,50 @@ static void free_conn(struct free_node *node)
     free((char *)node - offsetof(struct control_conn, free));
 }
 
+/* It has its place among strangers no longer. */
+static void leave_strangers(struct control_conn *cc)
+{
+    struct control *control = cc->control;
+    address_hold_drop(control->limit, &cc->hold);
+    DL_DELETE(control_local(control)->strangers, cc);
+    atomic_fetch_sub_explicit(&control->strangers, 1, memory_order_relaxed);
+}
+
 static void dispose(struct control_conn *cc)
 {
     deadline_cancel(&cc->deadline);
-    DL_DELETE(control_local(cc->control)->conns, cc);
+    if (cc->known)
+        DL_DELETE(control_local(cc->control)->conns, cc);
+    else
+        leave_strangers(cc);
     atomic_fetch_sub_explicit(&cc->control->conns, 1, memory_order_relaxed);
     cc->free.free = free_conn;
     worker_free_later(cc->worker, &cc->free);
+}
+
+static void on_known(void *arg)
+{
+    struct control_conn *cc = arg;
+    if (cc->known) /* a further try for a random name */
+        return;
+    leave_strangers(cc);
+    cc->known = true;
+    DL_APPEND(control_local(cc->control)->conns, cc);
+}
+
+/* Closes at once and without a word: it has to make room. */
+static void turn_away(struct control_conn *cc)
+{
+    void *session = cc->session;
+    atomic_fetch_add_explicit(&cc->control->refused, 1, memory_order_relaxed);
+    log_debug("a stranger on the control port was turned away", log_str("peer", cc->peer));
+    if (session)
+        control_session_drop(session);
+    if (cc->h2)
+        h2_conn_abort(cc->h2);
+    else
+        conn_abort(cc->conn, true);
+    dispose(cc);
 }
 
 /* The session has queued its last word. */
@@ -104,7 +144,14 @@ static void *on_request(void *owner, struct h2_stream *stream, const struct head
         answer_plain(stream, cc->session ? 429 : 404);
         return NULL;
     }
-    void *session = control_open(cc->control, stream, head, cc->peer, on_finished, cc);
+    uint64_t now = worker_now(cc->worker);
+    const struct control_carrier carrier = {
+        .known = on_known,
+        .finished = on_finished,
+        .arg = cc,
+        .hello_ms = cc->hello_by > now ? (unsigned)(cc->hello_by - now) : 1,
+    };
+    void *session = control_session_open(cc->control, stream, head, cc->peer, &carrier);
     if (session) {
         cc->session = session;
         h2_hand_over(stream, &control_stream_events);
@@ -171,6 +218,14 @@ static const struct conn_events raw_events = {
     .closed = on_raw_closed,
 };
 
+/* A client needs some milliseconds to be known. Where strangers are too many, the one that has taken longest goes. */
+static void make_room(struct control *control)
+{
+    struct control_conn *oldest = control_local(control)->strangers;
+    if (oldest && atomic_load_explicit(&control->strangers, memory_order_relaxed) >= control->settings.max_strangers)
+        turn_away(oldest);
+}
+
 void control_accept(struct control *control, int fd)
 {
     struct worker *worker = worker_current();
@@ -184,16 +239,21 @@ void control_accept(struct control *control, int fd)
     cc->control = control;
     cc->worker = worker;
     cc->deadline.expired = on_expired;
+    cc->hello_by = worker_now(worker) + LIMIT_HELLO_MS;
     sockaddr_format(conn_peer(cc->conn), cc->peer);
-    DL_APPEND(control_local(control)->conns, cc);
+    make_room(control);
+    DL_APPEND(control_local(control)->strangers, cc);
     atomic_fetch_add_explicit(&control->conns, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&control->strangers, 1, memory_order_relaxed);
     deadline_arm(worker, &cc->deadline, LIMIT_HELLO_MS);
+    if (!address_hold_take(control->limit, control->settings.trusted_proxies, cc->conn, &cc->hold))
+        turn_away(cc);
 }
 
 void control_conns_close_idle(struct control *control)
 {
     struct control_conn *cc, *next;
-    DL_FOREACH_SAFE (control_local(control)->conns, cc, next) {
+    DL_FOREACH_SAFE (control_local(control)->strangers, cc, next) {
         if (!cc->session)
             on_expired(&cc->deadline);
     }

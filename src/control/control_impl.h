@@ -24,7 +24,8 @@ enum control_drain {
 
 /* What one worker has of it; touched by that worker alone. */
 struct control_local {
-    struct control_conn *conns;       /* of the control port */
+    struct control_conn *conns;       /* of the control port: those that are known */
+    struct control_conn *strangers;   /* and those that are not, oldest first */
     struct control_session *sessions; /* of any port */
     enum control_drain drain;
     struct flush_node wipe; /* of what a Hello was read into */
@@ -34,7 +35,10 @@ struct control_local {
 struct control {
     struct control_settings settings;
     struct control_local *locals;
-    atomic_size_t conns;    /* of the control port */
+    struct address_limit *limit; /* NULL: none is set */
+    atomic_size_t conns;         /* of the control port */
+    atomic_size_t strangers;     /* of them: not known yet */
+    atomic_uint_fast64_t refused;
     atomic_size_t sessions; /* of any port */
     atomic_uint_fast64_t welcomed;
 };
@@ -52,6 +56,20 @@ void control_conns_close_idle(struct control *control);
 /* ---- control_session.c ---- */
 
 #define LINK_WINDOW_BYTES (16 * 1024 * 1024) /* exchanges are limited by credit; this only has to be out of the way */
+
+/* What a session tells the connection that its stream is on. */
+struct control_carrier {
+    void (*known)(void *arg);    /* its token is good; NULL: nobody needs to know */
+    void (*finished)(void *arg); /* its last word is queued: close */
+    void *arg;
+    unsigned hello_ms; /* for Hello to come */
+};
+/* control_open for any carrier. */
+void *control_session_open(struct control *control, struct h2_stream *stream, const struct head *head, const char *peer,
+                           const struct control_carrier *carrier);
+
+/* Ends a session without a word, on a connection that ends so; its carrier hears nothing. */
+void control_session_drop(void *session);
 
 /* Applies the calling worker's state to its sessions. */
 void control_sessions_apply(struct control *control);

@@ -49,8 +49,7 @@ struct greeting {
 struct control_session {
     struct receiver receiver; /* evictions */
     struct control *control;
-    void (*finish)(void *arg); /* closes the connection */
-    void *finish_arg;
+    struct control_carrier carrier;
     struct worker *worker;
     struct h2_stream *stream; /* NULL when it is gone */
     struct link *link;
@@ -169,7 +168,16 @@ static void finish(struct control_session *s, enum grpc_status status, const cha
         h2_set_stream_user(s->stream, NULL);
     s->stream = NULL;
     dispose(s, reason, sentence); /* frees at the turn's end */
-    s->finish(s->finish_arg);
+    s->carrier.finished(s->carrier.arg);
+}
+
+void control_session_drop(void *session)
+{
+    struct control_session *s = session;
+    if (s->stream)
+        h2_set_stream_user(s->stream, NULL);
+    s->stream = NULL;
+    dispose(s, REASON_CLIENT_GONE, "turned away");
 }
 
 static void on_stream_closed(void *user, uint32_t error_code)
@@ -183,7 +191,7 @@ static void on_stream_closed(void *user, uint32_t error_code)
         log_info("tunnel gone: its client closed the connection", log_str("session", s->session),
                  log_str("subdomain", s->subdomain), log_str("user", s->email));
     dispose(s, REASON_CLIENT_GONE, "the tunnel client has gone");
-    s->finish(s->finish_arg);
+    s->carrier.finished(s->carrier.arg);
 }
 
 static void on_half_closed(void *user)
@@ -458,6 +466,8 @@ static void on_answer(void *arg, const struct store_answer *answer)
     }
     struct registry_session entry;
     s->greeting->account = answer->account;
+    if (s->carrier.known)
+        s->carrier.known(s->carrier.arg);
     copy(s->email, sizeof(s->email), answer->account.email);
     describe(s, &entry);
     if (s->greeting->named || s->greeting->tries > 0 ||
@@ -583,10 +593,9 @@ static bool is_refused(struct control *control, struct h2_stream *stream, const 
     return true;
 }
 
-void *control_open(void *control_arg, struct h2_stream *stream, const struct head *head, const char *peer,
-                   void (*finished)(void *arg), void *arg)
+void *control_session_open(struct control *control, struct h2_stream *stream, const struct head *head, const char *peer,
+                           const struct control_carrier *carrier)
 {
-    struct control *control = control_arg;
     if (is_refused(control, stream, head))
         return NULL;
     struct control_session *s = calloc(1, sizeof(*s));
@@ -600,8 +609,7 @@ void *control_open(void *control_arg, struct h2_stream *stream, const struct hea
         goto free_greeting;
     s->worker = worker_current();
     s->control = control;
-    s->finish = finished;
-    s->finish_arg = arg;
+    s->carrier = *carrier;
     s->stream = stream;
     s->receiver.receive = on_evicted;
     s->deadline.expired = on_expired;
@@ -610,7 +618,7 @@ void *control_open(void *control_arg, struct h2_stream *stream, const struct hea
     h2_widen(stream, LINK_WINDOW_BYTES);
     DL_APPEND(control_local(control)->sessions, s);
     atomic_fetch_add_explicit(&control->sessions, 1, memory_order_relaxed);
-    deadline_arm(s->worker, &s->deadline, LIMIT_HELLO_MS);
+    deadline_arm(s->worker, &s->deadline, carrier->hello_ms);
     return s;
 
 free_greeting:
@@ -620,6 +628,13 @@ free_session:
 reset:
     h2_reset(stream, H2_INTERNAL_ERROR);
     return NULL;
+}
+
+void *control_open(void *control, struct h2_stream *stream, const struct head *head, const char *peer,
+                   void (*finished)(void *arg), void *arg)
+{
+    const struct control_carrier carrier = {.finished = finished, .arg = arg, .hello_ms = LIMIT_HELLO_MS};
+    return control_session_open(control, stream, head, peer, &carrier);
 }
 
 /* ---- the stream's events ---------------------------------------------------------------------------------------- */

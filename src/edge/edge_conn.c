@@ -27,7 +27,7 @@ struct newcomer {
     struct deadline deadline; /* to the first bytes */
     char seen[PREFACE_LEN];   /* of the preface so far */
     size_t seen_len;
-    struct edge_hold hold;
+    struct address_hold hold;
     bool proxied; /* its visitor is known with the first bytes */
     struct newcomer *prev, *next;
     struct free_node free;
@@ -44,7 +44,7 @@ static void free_newcomer(struct free_node *node)
 static void leave(struct newcomer *n)
 {
     deadline_cancel(&n->deadline);
-    edge_hold_drop(n->edge, &n->hold);
+    address_hold_drop(n->edge->limit, &n->hold);
     DL_DELETE(edge_local(n->edge)->newcomers, n);
     n->free.free = free_newcomer;
     worker_free_later(conn_worker(n->conn), &n->free);
@@ -65,14 +65,14 @@ static void turn_away(struct newcomer *n)
 
 /* It is known who it is and what it speaks: that takes over the connection and its place. */
 static void go_on(struct newcomer *n,
-                  void (*start)(struct edge *edge, struct conn *conn, struct edge_hold hold, struct slice first),
+                  void (*start)(struct edge *edge, struct conn *conn, struct address_hold hold, struct slice first),
                   struct slice first)
 {
     if (n->proxied && !edge_hold_take(n->edge, n->conn, &n->hold)) {
         turn_away(n);
         return;
     }
-    struct edge_hold hold = n->hold;
+    struct address_hold hold = n->hold;
     n->hold.held = false;
     leave(n);
     start(n->edge, n->conn, hold, first);

@@ -51,26 +51,12 @@ static struct ip visitor_of(const struct head *head, const struct conn *conn, co
     return *forward_path_visitor(&path);
 }
 
-bool edge_hold_take(struct edge *edge, const struct conn *conn, struct edge_hold *hold)
+bool edge_hold_take(struct edge *edge, const struct conn *conn, struct address_hold *hold)
 {
-    const struct networks *trusted = edge->settings.trusted_proxies;
-    *hold = (struct edge_hold){.held = false};
-    if (!edge->limit)
-        return true;
-    hold->ip = ip_of(conn_peer(conn));
-    if (trusted && networks_contain(trusted, &hold->ip))
-        return true;
-    if (address_limit_connect(edge->limit, &hold->ip, worker_now(conn_worker(conn)), &hold->held))
+    if (address_hold_take(edge->limit, edge->settings.trusted_proxies, conn, hold))
         return true;
     edge_counter_add(&edge_local(edge)->connections_refused, 1);
     return false;
-}
-
-void edge_hold_drop(struct edge *edge, struct edge_hold *hold)
-{
-    if (hold->held)
-        address_limit_disconnect(edge->limit, &hold->ip);
-    hold->held = false;
 }
 
 enum close_reason edge_admit(struct edge *edge, const struct head *head, const struct conn *conn,

@@ -59,7 +59,7 @@ static void dispose(struct edge_h1 *h1, enum close_reason reason, const char *te
     edge_wait_cancel(h1->edge, &h1->waiter);
     deadline_cancel(&h1->reading);
     deadline_cancel(&h1->writing);
-    edge_hold_drop(h1->edge, &h1->hold);
+    address_hold_drop(h1->edge->limit, &h1->hold);
     DL_DELETE(local->h1_conns, h1);
     atomic_fetch_sub_explicit(&local->alive, 1, memory_order_relaxed);
     h1->free.free = free_h1;
@@ -509,12 +509,12 @@ static const struct conn_events conn_events = {
     .closed = on_closed,
 };
 
-void edge_h1_start(struct edge *edge, struct conn *conn, struct edge_hold hold, struct slice first)
+void edge_h1_start(struct edge *edge, struct conn *conn, struct address_hold hold, struct slice first)
 {
     struct edge_h1 *h1 = calloc(1, sizeof(*h1));
     struct edge_local *local = edge_local(edge);
     if (!h1) {
-        edge_hold_drop(edge, &hold);
+        address_hold_drop(edge->limit, &hold);
         conn_abort(conn, false);
         return;
     }

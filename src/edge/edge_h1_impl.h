@@ -33,7 +33,7 @@ struct edge_h1 {
     struct edge *edge;
     struct conn *conn;
     struct edge_peer peer;
-    struct edge_hold hold;
+    struct address_hold hold;
     struct edge_exchange *exchange; /* NULL between requests */
     struct buffer input;            /* bytes not taken yet */
     size_t scanned;

@@ -438,7 +438,7 @@ static void dispose(struct edge_h2 *h2)
     struct edge_local *local = edge_local(h2->edge);
     deadline_cancel(&h2->idle);
     deadline_cancel(&h2->notice);
-    edge_hold_drop(h2->edge, &h2->hold);
+    address_hold_drop(h2->edge->limit, &h2->hold);
     DL_DELETE(local->h2_conns, h2);
     atomic_fetch_sub_explicit(&local->alive, 1, memory_order_relaxed);
     h2->free.free = free_h2;
@@ -493,7 +493,7 @@ static void on_idle_expired(struct deadline *deadline)
     close_h2((struct edge_h2 *)((char *)deadline - offsetof(struct edge_h2, idle)));
 }
 
-void edge_h2_start(struct edge *edge, struct conn *conn, struct edge_hold hold, struct slice first)
+void edge_h2_start(struct edge *edge, struct conn *conn, struct address_hold hold, struct slice first)
 {
     const struct h2_options options = {
         .server = true,
@@ -506,7 +506,7 @@ void edge_h2_start(struct edge *edge, struct conn *conn, struct edge_hold hold, 
     struct edge_local *local = edge_local(edge);
     struct edge_h2 *h2 = calloc(1, sizeof(*h2));
     if (!h2) {
-        edge_hold_drop(edge, &hold);
+        address_hold_drop(edge->limit, &hold);
         conn_abort(conn, false);
         return;
     }

@@ -11,7 +11,7 @@ struct edge_h2 {
     struct worker *worker;
     struct h2_conn *conn;
     struct edge_peer peer;
-    struct edge_hold hold;
+    struct address_hold hold;
     size_t streams; /* visitors' */
     void *guest;    /* the one that is no visitor's */
     bool draining, closed;

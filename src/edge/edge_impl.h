@@ -154,16 +154,9 @@ struct edge_request {
     bool complete;           /* nothing follows */
 };
 
-/* A connection's place among those of its address. */
-struct edge_hold {
-    struct ip ip;
-    bool held;
-};
 /* Counts a connection for its visitor. False if it is one too many for that address, and has been counted as refused.
  * Proxies named as trusted speak for many, and are not held to it. */
-bool edge_hold_take(struct edge *edge, const struct conn *conn, struct edge_hold *hold);
-/* Legal when nothing is held. */
-void edge_hold_drop(struct edge *edge, struct edge_hold *hold);
+bool edge_hold_take(struct edge *edge, const struct conn *conn, struct address_hold *hold);
 
 /* Counts a request that has come and holds it against its visitor's rate; REASON_NONE, or REASON_RATE_LIMITED. Once a
  * request, before it may wait for its tunnel: places to wait are few. */
@@ -241,7 +234,7 @@ extern const char edge_page_policy[];
 
 /* Serves HTTP/1 on a connection that is ready, and takes over its hold; `first` holds bytes that came already. On
  * failure the connection is aborted. */
-void edge_h1_start(struct edge *edge, struct conn *conn, struct edge_hold hold, struct slice first);
+void edge_h1_start(struct edge *edge, struct conn *conn, struct address_hold hold, struct slice first);
 /* Closes it if nothing is in flight, otherwise after the answer; with `now` at once. */
 void edge_h1_drain(struct edge_h1 *h1, bool now);
 struct edge_h1 *edge_h1_next(const struct edge_h1 *h1);
@@ -249,7 +242,7 @@ struct edge_h1 *edge_h1_next(const struct edge_h1 *h1);
 /* ---- edge_h2.c ---- */
 
 /* The same for HTTP/2; edge_h2_last_call tells the visitor to open no more streams here (RFC 9113, 6.8). */
-void edge_h2_start(struct edge *edge, struct conn *conn, struct edge_hold hold, struct slice first);
+void edge_h2_start(struct edge *edge, struct conn *conn, struct address_hold hold, struct slice first);
 void edge_h2_last_call(struct edge_h2 *h2);
 void edge_h2_drain(struct edge_h2 *h2, bool now);
 struct edge_h2 *edge_h2_next(const struct edge_h2 *h2);

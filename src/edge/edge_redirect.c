@@ -27,7 +27,7 @@ struct redirect {
     struct buffer input; /* of the head, as far as it has come */
     size_t scanned;
     struct deadline deadline; /* to the head's end */
-    struct edge_hold hold;
+    struct address_hold hold;
     bool proxied; /* its visitor is known with the first bytes */
     struct redirect *prev, *next;
     struct free_node free;
@@ -43,7 +43,7 @@ static void free_redirect(struct free_node *node)
 static void leave(struct redirect *r)
 {
     deadline_cancel(&r->deadline);
-    edge_hold_drop(r->edge, &r->hold);
+    address_hold_drop(r->edge->limit, &r->hold);
     DL_DELETE(edge_local(r->edge)->redirects, r);
     r->free.free = free_redirect;
     worker_free_later(conn_worker(r->conn), &r->free);

@@ -368,6 +368,11 @@ void h2_reset(struct h2_stream *stream, uint32_t error_code)
     h2_wake(stream->session);
 }
 
+bool h2_charge(struct h2_stream *stream, uint32_t tokens)
+{
+    return h2_spend(stream->session, tokens);
+}
+
 void h2_consume(struct h2_stream *stream, size_t n)
 {
     nghttp2_session_consume_stream(stream->session->ng, stream->id, n);

@@ -112,6 +112,9 @@ void h2_resume(struct h2_stream *stream);
 int h2_end(struct h2_stream *stream, const struct head *trailers);
 /* RST_STREAM; `closed` follows when the frame is written. */
 void h2_reset(struct h2_stream *stream, uint32_t error_code);
+/* Takes tokens of the peer's allowance against floods, for work of the user's own. False when it is spent: the session
+ * ends (KV_ELIMIT of h2_input). */
+bool h2_charge(struct h2_stream *stream, uint32_t tokens);
 /* n body bytes have left: the peer may send as many more. */
 void h2_consume(struct h2_stream *stream, size_t n);
 

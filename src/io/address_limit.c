@@ -10,7 +10,9 @@
 
 #include "base/bucket.h"
 #include "base/random.h"
+#include "io/conn.h"
 #include "io/network.h"
+#include "io/worker.h"
 
 #define SETS_BITS     13
 #define SETS          (1 << SETS_BITS)
@@ -141,6 +143,25 @@ void address_limit_disconnect(struct address_limit *l, const struct ip *ip)
         if (memcmp(&e->ip, &subject, sizeof(subject)) == 0 && e->connections > 0)
             e->connections--;
     pthread_mutex_unlock(&l->locks[set % LOCKS]);
+}
+
+bool address_hold_take(struct address_limit *limit, const struct networks *exempt, const struct conn *conn,
+                       struct address_hold *hold)
+{
+    *hold = (struct address_hold){.held = false};
+    if (!limit)
+        return true;
+    hold->ip = ip_of(conn_peer(conn));
+    if (exempt && networks_contain(exempt, &hold->ip))
+        return true;
+    return address_limit_connect(limit, &hold->ip, worker_now(conn_worker(conn)), &hold->held);
+}
+
+void address_hold_drop(struct address_limit *limit, struct address_hold *hold)
+{
+    if (hold->held)
+        address_limit_disconnect(limit, &hold->ip);
+    hold->held = false;
 }
 
 bool address_limit_request(struct address_limit *l, const struct ip *ip, uint64_t now_ms)

@@ -14,8 +14,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "io/network.h"
+
 struct address_limit;
-struct ip;
+struct conn;
+struct networks;
 
 /* 0: no limit. Over a moment five times the rate may come. */
 struct address_rates {
@@ -34,6 +37,18 @@ void address_limit_free(struct address_limit *limit);
  * whether address_limit_disconnect has to follow. */
 bool address_limit_connect(struct address_limit *limit, const struct ip *ip, uint64_t now_ms, bool *counted);
 void address_limit_disconnect(struct address_limit *limit, const struct ip *ip);
+
+/* A connection's place among those of its address. Zeroed when nothing is held. */
+struct address_hold {
+    struct ip ip;
+    bool held;
+};
+/* The same as connect, for the peer of a connection; those of `exempt` (NULL: none), which speak for many, are not
+ * counted. A limit of NULL has room for everyone. False if it is one too many. */
+bool address_hold_take(struct address_limit *limit, const struct networks *exempt, const struct conn *conn,
+                       struct address_hold *hold);
+/* Legal when nothing is held. */
+void address_hold_drop(struct address_limit *limit, struct address_hold *hold);
 
 /* A request came. True if it may be served. */
 bool address_limit_request(struct address_limit *limit, const struct ip *ip, uint64_t now_ms);

@@ -34,6 +34,10 @@ static void counter(struct metric_text *m, const char *name, const char *help, u
 static void write_tunnels(struct metric_text *m, const struct ops_settings *s)
 {
     gauge(m, "kavilo_tunnels_active", "Live tunnels.", registry_count(s->registry));
+    counter(
+        m, "kavilo_control_connections_refused_total",
+        "Connections of the control port that were over a limit, or gave way to newer ones, before they were known.",
+        control_refused(s->control));
     counter(m, "kavilo_tunnels_connected_total", "Tunnels that were welcomed since the start, reconnects included.",
             control_welcomed(s->control));
     gauge(m, "kavilo_control_connections",

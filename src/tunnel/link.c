@@ -16,10 +16,13 @@
 #include "tunnel/link_impl.h"
 
 /* Encoded small messages waiting for a peer that does not read. Credit bounds bodies; this bounds everything else. */
-#define OUTBOX_MAX        (2UL * LIMIT_MESSAGE_BYTES)
+#define OUTBOX_MAX             (2UL * LIMIT_MESSAGE_BYTES)
 
 /* Of the 16 MiB window that the peer has for the stream: given back in steps, not for every message. */
-#define WINDOW_STEP_BYTES (1024UL * 1024)
+#define WINDOW_STEP_BYTES      (1024UL * 1024)
+
+/* Of a peer's allowance against floods: a stranger has a hundred messages, of which it needs one. */
+#define STRANGER_MESSAGE_COSTS 20
 
 /* ---- the table of exchanges ------------------------------------------------------------------------------------ */
 
@@ -134,6 +137,11 @@ static void on_message(struct link *link, struct slice bytes, struct chunk *whol
 {
     struct wire_message m;
     bool greets = !link->started;
+    if (greets && link->side == WIRE_FROM_SERVER && !h2_charge(link->stream, STRANGER_MESSAGE_COSTS)) {
+        chunk_free(whole);
+        link_end(link, REASON_PROTOCOL, "too many messages before the greeting");
+        return;
+    }
     int error =
         wire_decode(link->side == WIRE_FROM_SERVER ? WIRE_FROM_CLIENT : WIRE_FROM_SERVER, bytes, &link->arena, &m);
     if (error && m.kind != WIRE_UNKNOWN && m.request_id != 0 && link->started) {

@@ -109,10 +109,11 @@ class Link:
 
     @classmethod
     def dial(cls, endpoint, tls=None, path=OPEN_PATH, method="POST", extra=(), headers=None, server_name=None,
-             source=None, timeout=STEP, auto_window=True, end_stream=False):
-        """endpoint: "http://host:port" or "https://…". headers replaces the whole list that deployed clients send."""
+             source=None, timeout=STEP, auto_window=True, end_stream=False, sock=None):
+        """endpoint: "http://host:port" or "https://…". headers replaces the whole list that deployed clients
+        send; `sock` is a connection that was made before."""
         url = urlsplit(endpoint)
-        sock = socket.create_connection((url.hostname, url.port), timeout=timeout, source_address=source)
+        sock = sock or socket.create_connection((url.hostname, url.port), timeout=timeout, source_address=source)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if url.scheme == "https":
             sock = tls.wrap_socket(sock, server_hostname=server_name or url.hostname)
