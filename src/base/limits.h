@@ -79,7 +79,9 @@
 #define LIMIT_ORIGIN_REPLAY_BYTES  (16 * 1024) /* of a request's body, kept until the service has begun with it */
 
 /* Sessions */
-#define LIMIT_CONCURRENT           256 /* exchanges of one tunnel, --max-concurrent */
+#define LIMIT_CONCURRENT           256   /* exchanges of one tunnel, --max-concurrent */
+#define LIMIT_STILL_STREAMS        4096  /* answered ones of a tunnel that carry nothing, --max-idle-streams */
+#define LIMIT_STILL_MS             10000 /* for so long */
 #define LIMIT_BACKOFF_FIRST_MS     1000
 #define LIMIT_BACKOFF_MAX_MS       60000
 #define LIMIT_GRACE_MS             30000 /* --grace: exchanges in flight after SIGTERM */

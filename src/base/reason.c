@@ -21,6 +21,10 @@ static const struct reason_text texts[REASON_COUNT] = {
     [REASON_TARGET_TOO_LONG] = {"target_too_long", "the request's URL is too long", SIDE_VISITOR, 414},
     [REASON_RATE_LIMITED] = {"rate_limited", "too many requests came from this address; please try again in a moment",
                              SIDE_VISITOR, 429},
+    [REASON_VISITOR_BUSY] = {"visitor_busy",
+                             "too many requests from this address are in flight; please try again when some "
+                             "have been answered",
+                             SIDE_VISITOR, 429},
     [REASON_BODY_TOO_LARGE] = {"body_too_large", "the request's body is larger than this server accepts", SIDE_VISITOR,
                                413},
 

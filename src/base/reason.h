@@ -17,6 +17,7 @@ enum close_reason {
     REASON_TARGET_TOO_LONG,        /* request target over the cap */
     REASON_BODY_TOO_LARGE,         /* request body over --max-request-body-bytes */
     REASON_RATE_LIMITED,           /* the visitor's address is over --max-requests-per-second */
+    REASON_VISITOR_BUSY,           /* the visitor's address has its share of the tunnel's requests in flight */
     REASON_NO_TUNNEL,              /* no live tunnel has this host */
     REASON_LOOP,                   /* the request has passed this tunnel before */
     REASON_TUNNEL_BUSY,            /* --max-concurrent reached */

@@ -300,6 +300,7 @@ static int start(struct server *server)
         .public_scheme = s->public_scheme,
         .public_port = public_port(server),
         .max_concurrent = (uint32_t)s->max_concurrent,
+        .max_still = (uint32_t)s->max_still,
         .ping_ms = (unsigned)s->ping_ms,
         .dead_ms = (unsigned)s->dead_ms,
         .rates = rates,

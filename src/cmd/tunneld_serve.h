@@ -22,7 +22,7 @@ struct serve_settings {
     char hsts[64];      /* the field's value; empty: none */
     char public_scheme[8];
     unsigned long public_port;
-    unsigned long max_concurrent;
+    unsigned long max_concurrent, max_still;
     unsigned long long max_request_body, memory_budget;
     unsigned long grace_ms, answer_timeout_ms, upgrade_idle_ms;
     unsigned long address_connections, address_connects, address_requests; /* 0: no limit */
@@ -35,7 +35,7 @@ struct serve_settings {
     enum log_level log_level;
     enum log_format log_format;
     /* "0" means something for these, so being given is noted */
-    bool has_max_request_body, has_grace, has_log_level, has_tls_mode, has_upgrades;
+    bool has_max_request_body, has_grace, has_log_level, has_tls_mode, has_upgrades, has_max_still;
 };
 
 /* tunneld_serve_options.c */

@@ -180,6 +180,13 @@ static int set_max_concurrent(void *into, const char *value, char *error)
     return cli_set_unsigned(&s->max_concurrent, 1, 1000000, value, error);
 }
 
+static int set_max_still(void *into, const char *value, char *error)
+{
+    struct serve_settings *s = into;
+    s->has_max_still = true;
+    return cli_set_unsigned(&s->max_still, 0, 1000000, value, error);
+}
+
 static int set_max_request_body(void *into, const char *value, char *error)
 {
     struct serve_settings *s = into;
@@ -381,6 +388,8 @@ const struct cli_option serve_options[] = {
     {"public-port", "PORT", NULL, "port of the URLs that clients are told, if it is not the scheme's own",
      .set = set_public_port},
     {"max-concurrent", "N", NULL, "requests in flight of one tunnel (256)", .set = set_max_concurrent},
+    {"max-idle-streams", "N", NULL,
+     "besides these, requests of one tunnel that are answered and carry nothing for 10 s (4096)", .set = set_max_still},
     {"max-request-body-bytes", "BYTES", NULL, "larger request bodies get 413 (no limit)", .set = set_max_request_body},
     {"memory-budget", "BYTES", NULL, "for bodies on their way; new requests get 503 when it is spent (1G)",
      .set = set_memory_budget},
@@ -488,6 +497,8 @@ int serve_settle(struct serve_settings *s)
         s->memory_budget = LIMIT_BUDGET_BYTES;
     if (!s->max_concurrent)
         s->max_concurrent = LIMIT_CONCURRENT;
+    if (!s->has_max_still)
+        s->max_still = LIMIT_STILL_STREAMS;
     if (!s->has_grace)
         s->grace_ms = LIMIT_GRACE_MS;
     if (!s->answer_timeout_ms)

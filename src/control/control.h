@@ -35,7 +35,8 @@ struct control_settings {
     const char *base_host;
     const char *public_scheme;  /* "http" or "https" */
     uint16_t public_port;       /* 0: the scheme's own */
-    uint32_t max_concurrent;    /* exchanges of one tunnel */
+    uint32_t max_concurrent;    /* exchanges of one tunnel at work */
+    uint32_t max_still;         /* and such as are answered and carry nothing */
     unsigned ping_ms, dead_ms;  /* of its links (struct link_terms) */
     uint32_t grace_ms;          /* how long a drain may last: what clients are told */
     struct address_rates rates; /* of one address: connections at once until they are known, and a second */

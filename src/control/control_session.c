@@ -362,6 +362,7 @@ static int start_link(struct control_session *s)
         .features = s->features,
         .peer_credit = s->peer_credit,
         .max_concurrent = s->control->settings.max_concurrent,
+        .max_still = s->control->settings.max_still,
         .session = slice_of(s->session),
         .ping_ms = s->control->settings.ping_ms,
         .dead_ms = s->control->settings.dead_ms,

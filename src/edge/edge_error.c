@@ -85,7 +85,7 @@ int edge_error_make(enum close_reason reason, enum edge_body_type type, const ch
     head_add(h, SLICE("x-content-type-options"), SLICE("nosniff"));
     if (type == EDGE_HTML)
         head_add(h, SLICE("content-security-policy"), slice_of(edge_page_policy));
-    if (reason == REASON_RATE_LIMITED)
+    if (reason == REASON_RATE_LIMITED || reason == REASON_VISITOR_BUSY)
         head_add(h, SLICE("retry-after"), SLICE("1")); /* seconds; rates are whole numbers a second */
     head_add(h, SLICE("kavilo-error"), slice_of(row->code));
     head_add(h, SLICE("kavilo-error-side"), slice_of(reason_side_name(row->side)));

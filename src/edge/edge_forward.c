@@ -26,6 +26,7 @@ void edge_peer_of(struct edge *edge, const struct conn *conn, struct edge_peer *
     peer->host_at = bracketed ? 1 : 0;
     peer->host_len = (uint8_t)((colon ? (size_t)(colon - peer->text) : strlen(peer->text)) - (bracketed ? 2 : 0));
     peer->trusted = trusted && networks_contain(trusted, &ip) ? trusted : NULL;
+    peer->site = peer->trusted || ip_is_loopback(&ip) ? 0 : ip_site(&ip);
     peer->connection = peer->trusted ? 0 : ++edge_local(edge)->connections;
 }
 
@@ -119,6 +120,13 @@ static struct head *make_head(const struct edge *edge, const struct edge_request
     return chunked;
 }
 
+/* Whom a trusted proxy's request counts for; 0 if that is the proxy itself, or another one, or this machine. */
+static uint64_t told_site(const struct head *head, const struct conn *conn, const struct edge_peer *peer)
+{
+    const struct ip visitor = visitor_of(head, conn, peer);
+    return networks_contain(peer->trusted, &visitor) || ip_is_loopback(&visitor) ? 0 : ip_site(&visitor);
+}
+
 int edge_open(const struct edge *edge, const struct edge_request *request, struct conn *conn,
               const struct edge_peer *peer, struct address link, struct half *half, const struct half_events *events,
               void *owner)
@@ -126,6 +134,7 @@ int edge_open(const struct edge *edge, const struct edge_request *request, struc
     struct exchange_open open = {
         .credit = LIMIT_WINDOW_BYTES, .end = request->complete, .visitor_connection = peer->connection};
     open.head = make_head(edge, request, conn, peer, open.remote);
+    open.visitor_site = peer->trusted ? told_site(request->head, conn, peer) : peer->site;
     if (!open.head)
         return KV_ENOMEM;
     int error = half_open(half, conn_worker(conn), link, &open, events, owner);

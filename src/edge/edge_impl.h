@@ -139,6 +139,7 @@ static inline bool edge_waits(const struct edge_waiter *waiter)
 struct edge_peer {
     char text[EXCHANGE_REMOTE_LEN];
     uint8_t host_at, host_len;
+    uint64_t site;                  /* whom requests count for (ip_site); 0: no one, or whom the proxy tells */
     uint64_t connection;            /* its number; 0 for a trusted proxy's, which carries many visitors */
     const struct networks *trusted; /* NULL: it is no proxy whose word counts */
 };

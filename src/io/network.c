@@ -16,6 +16,19 @@ bool ip_is_v4(const struct ip *ip)
     return memcmp(ip->bytes, mapped, sizeof(mapped)) == 0;
 }
 
+bool ip_is_loopback(const struct ip *ip)
+{
+    static const struct ip v6 = {{[15] = 1}};
+    return ip_is_v4(ip) ? ip->bytes[12] == 127 : memcmp(ip, &v6, sizeof(v6)) == 0;
+}
+
+uint64_t ip_site(const struct ip *ip)
+{
+    uint64_t site;
+    memcpy(&site, ip->bytes + (ip_is_v4(ip) ? 8 : 0), sizeof(site));
+    return site;
+}
+
 int ip_parse(struct slice text, struct ip *out)
 {
     char copy[IP_TEXT_LEN];

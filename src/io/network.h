@@ -26,6 +26,10 @@ struct ip ip_of(const struct sockaddr *address);
 /* "203.0.113.7" or "2001:db8::1" (RFC 5952). Returns the length. */
 size_t ip_format(const struct ip *ip, char out[IP_TEXT_LEN]);
 bool ip_is_v4(const struct ip *ip);
+bool ip_is_loopback(const struct ip *ip);
+/* 64 bits that stand for whoever has the address: an IPv4 address for itself, an IPv6 address for its /64, which is
+ * what one household or one rented machine has. Never 0, but for the unspecified network. */
+uint64_t ip_site(const struct ip *ip);
 
 struct network {
     struct ip ip;

@@ -78,6 +78,7 @@ struct exchange_open {
     size_t promised; /* room of the accepter that the opener may use before OPENED: a link's peer was told of it in the
                         greeting and does not wait */
     bool end;        /* the request has no body */
+    uint64_t visitor_site;       /* whom it counts for (ip_site); 0: for no one in particular */
     uint64_t visitor_connection; /* the same for all exchanges of one connection of one visitor; 0: not known */
     char remote[EXCHANGE_REMOTE_LEN];
     char id[EXCHANGE_ID_LEN]; /* given by the opener, or empty: the accepter names it */

@@ -63,6 +63,7 @@ void link_exchange_remove(struct link_exchange *ex)
     if (ex->is_ready)
         DL_DELETE(link->ready, ex);
     HASH_DELETE(hh, link->exchanges, ex);
+    admission_leave(&link->admission, &ex->place);
     link_legacy_remove(ex);
     budget_give(ex->room + ex->window);
     chain_free(&ex->backlog);
@@ -346,6 +347,8 @@ struct link *link_new(struct worker *worker, struct h2_stream *stream, enum wire
 int link_start(struct link *link, const struct link_terms *terms)
 {
     link->terms = *terms;
+    link->admission.caps[ADMISSION_WORKING] = terms->max_concurrent;
+    link->admission.caps[ADMISSION_STILL] = terms->max_still;
     if (!link_has(link, FEATURE_CREDIT))
         link->terms.peer_credit = LIMIT_WINDOW_BYTES;
     if (link->terms.ping_ms == 0)

@@ -43,7 +43,8 @@ struct link_events {
 struct link_terms {
     uint32_t features;       /* of both */
     uint32_t peer_credit;    /* the peer's initial credit: bytes of a body that we may send at first */
-    uint32_t max_concurrent; /* exchanges; above it the opener gets REASON_TUNNEL_BUSY */
+    uint32_t max_concurrent; /* exchanges at work; above it the opener gets REASON_TUNNEL_BUSY (server) */
+    uint32_t max_still;      /* exchanges that are answered and carry nothing (server) */
     struct slice session;    /* for exchange ids and the log; at most WIRE_SESSION_LEN */
     struct address requests; /* client: where OPEN goes */
     unsigned ping_ms;        /* between PINGs; 0: LIMIT_PING_MS */

@@ -16,6 +16,7 @@
 #include "base/chunk.h"
 #include "grpc/grpc.h"
 #include "io/worker.h"
+#include "tunnel/admission.h"
 #include "tunnel/exchange.h"
 #include "tunnel/link.h"
 
@@ -40,6 +41,8 @@ struct link {
     struct link_exchange *exchanges; /* by id */
     struct link_exchange *ready;     /* with something to send, in turn */
     uint64_t next_id;
+    struct admission admission; /* server */
+    uint64_t looked_for_still;  /* worker_now() when that was done last; 0: not yet */
 
     uint64_t heard;        /* worker_now() of the last bytes, whatever they were */
     uint64_t answered;     /* of the last answer to a PING */
@@ -74,10 +77,13 @@ struct link_exchange {
     struct chain backlog;
     bool end_wanted;
     struct head *trailers;
-    bool out_ended;   /* our last word on this exchange is said */
-    size_t room;      /* what the half may have on the way here and in the backlog */
-    size_t passed_on; /* of it: given to the half and not yet sent to the peer */
-    size_t peer_room; /* what the peer can take and the half does not know of yet */
+    bool out_ended;               /* our last word on this exchange is said */
+    struct admission_place place; /* server */
+    uint64_t moved_at;            /* worker_now() when it last carried something */
+    bool answered;                /* with its final head */
+    size_t room;                  /* what the half may have on the way here and in the backlog */
+    size_t passed_on;             /* of it: given to the half and not yet sent to the peer */
+    size_t peer_room;             /* what the peer can take and the half does not know of yet */
 
     /* from the wire */
     bool in_ended;     /* the peer's last word is heard */
@@ -121,6 +127,13 @@ struct link_exchange *link_exchange_new(struct link *link, uint64_t id);
 /* Removes an exchange whose both ends have had their last word; its half is closed. */
 void link_exchange_remove(struct link_exchange *ex);
 void link_exchange_remove_if_done(struct link_exchange *ex);
+
+/* The exchange carried something. */
+static inline void link_moved(struct link_exchange *ex)
+{
+    ex->moved_at = worker_now(ex->link->worker);
+    admission_wake(&ex->link->admission, &ex->place);
+}
 
 /* ---- link_in.c ------------------------------------------------------------------------------------------------- */
 

@@ -100,6 +100,8 @@ static void on_response_head(struct link_exchange *ex, const struct wire_message
         fail(ex, REASON_ORIGIN_BAD_RESPONSE, "two lengths in one answer");
         return;
     }
+    link_moved(ex);
+    ex->answered = ex->answered || !interim;
     struct head *head = forward_response(&m->head.head);
     if (!head)
         fail(ex, REASON_INTERNAL, "no memory");
@@ -125,6 +127,8 @@ static void on_body(struct link_exchange *ex, const struct wire_message *m, stru
 {
     size_t len = m->data.bytes.len;
     bool wanted = half_is_open(&ex->half) && len > 0;
+    if (len > 0)
+        link_moved(ex);
     if (wanted && link_has(ex->link, FEATURE_CREDIT) && len > half_credit(&ex->half)) {
         chunk_free(whole);
         fail(ex, REASON_PROTOCOL, "the tunnel's peer sent more than it was given room for");

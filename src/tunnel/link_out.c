@@ -12,27 +12,47 @@
 #include "tunnel/budget.h"
 #include "tunnel/link_impl.h"
 
-#define BULK_FRAME_BYTES (64 * 1024) /* of an exchange that has the link to itself */
+#define LOOK_FOR_STILL_MS 1000
+#define BULK_FRAME_BYTES  (64 * 1024) /* of an exchange that has the link to itself */
 
 /* ---- opening (server) ------------------------------------------------------------------------------------------ */
 
-/* NULL with *why set when the tunnel can take no further exchange. */
-static struct link_exchange *admit(struct link *link, enum close_reason *why)
+/* Answered exchanges that have carried nothing for a while leave their working places. Looked for when one is wanted,
+ * and not for each that is. True if there were any. */
+static bool find_still_ones(struct link *link)
 {
-    *why = REASON_TUNNEL_BUSY;
-    if (link->draining) {
-        *why = REASON_DRAINING;
+    uint64_t now = worker_now(link->worker);
+    bool found = false;
+    if (link->looked_for_still && now - link->looked_for_still < LOOK_FOR_STILL_MS)
+        return false;
+    link->looked_for_still = now ? now : 1;
+    struct link_exchange *ex, *next;
+    HASH_ITER (hh, link->exchanges, ex, next)
+        if (ex->answered && now - ex->moved_at >= LIMIT_STILL_MS)
+            found |= admission_rest(&link->admission, &ex->place);
+    return found;
+}
+
+/* NULL with *why set when the tunnel can take no further exchange of this visitor. */
+static struct link_exchange *admit(struct link *link, uint64_t site, enum close_reason *why)
+{
+    struct admission_place place;
+    *why = link->draining ? REASON_DRAINING : REASON_TUNNEL_BUSY;
+    if (link->draining || (!link_has(link, FEATURE_CREDIT) && link->open_bodies >= LIMIT_LEGACY_OPEN_BODIES))
         return NULL;
-    }
-    if (HASH_COUNT(link->exchanges) >= link->terms.max_concurrent)
-        return NULL;
-    if (!link_has(link, FEATURE_CREDIT) && link->open_bodies >= LIMIT_LEGACY_OPEN_BODIES)
+    *why = admission_enter(&link->admission, &place, site);
+    if (*why != REASON_NONE && find_still_ones(link))
+        *why = admission_enter(&link->admission, &place, site);
+    if (*why != REASON_NONE)
         return NULL;
     struct link_exchange *ex = link_exchange_new(link, link->next_id);
-    if (ex)
-        link->next_id++;
-    else
+    if (!ex) {
+        admission_leave(&link->admission, &place);
         *why = REASON_SERVER_BUSY;
+        return NULL;
+    }
+    link->next_id++;
+    ex->place = place;
     return ex;
 }
 
@@ -51,7 +71,7 @@ void link_open(struct link *link, struct message *message)
     struct exchange_open *open = exchange_open_of(message);
     if (!open)
         return;
-    struct link_exchange *ex = admit(link, &why);
+    struct link_exchange *ex = admit(link, open->visitor_site, &why);
     if (!ex) {
         exchange_refuse(message, why, NULL);
         return;
@@ -244,6 +264,7 @@ static void on_half_data(void *owner, struct chunk *chunk)
         chunk_free(chunk);
         return;
     }
+    link_moved(ex);
     chain_push(&ex->backlog, chunk);
     if (link_has(ex->link, FEATURE_CREDIT) || link_legacy_is_due(ex))
         link_make_ready(ex);

@@ -107,6 +107,7 @@ static const struct {
     {REASON_IDLE, 38, 0},
     {REASON_TARGET_TOO_LONG, 39, 0},
     {REASON_RATE_LIMITED, 40, 0},
+    {REASON_VISITOR_BUSY, 41, 0},
     {REASON_INTERNAL, 48, 0},
     {REASON_PROTOCOL, 49, 0},
     {REASON_TUNNEL_BUSY, 50, 0},

@@ -1,13 +1,17 @@
 """What one tenant of a server must not do to another, or to the server: cookies under the common base host, loops."""
 
+import contextlib
 import json
 import os
+import threading
 
 import pytest
 
 from harness import h2visitor
+from harness.http1 import chunk
 from harness.process import run
 from harness.tunnel import BASE_HOST
+from harness.wait import wait_until
 
 PARENT = BASE_HOST.partition(".")[2]
 COOKIES = [f"a=1; Domain={BASE_HOST}; Path=/", f"b=2; domain=.{BASE_HOST}", f"c=3; Domain={PARENT}", "d=4; Path=/x"]
@@ -103,3 +107,79 @@ def test_chain_of_tunnels_is_no_loop(server, user, make_client, make_origin):
     vias, loops = json.loads(server.fetch(first.host).content)
     assert vias == [f"1.1 {first.host}", f"1.1 {last.host}"]
     assert loops == [first.host, last.host]
+
+
+# ---- shares of a tunnel ----
+
+
+VISITOR, OTHER = "203.0.113.7", "198.51.100.1"
+
+
+@pytest.fixture
+def shared(make_server):
+    """A server that believes this machine about who visits: a tunnel has eight places, and four for the still ones."""
+    return make_server("--trusted-proxies", "127.0.0.1", "--max-concurrent", "8", "--max-idle-streams", "4")
+
+
+def ask_as(visitor, address, target="/", method="GET", fields=(), **how):
+    return visitor.request(target, method, fields=[("X-Forwarded-For", address), *fields], **how)
+
+
+def status_as(server, host, address):
+    with server.visitor(host) as visitor:
+        response = ask_as(visitor, address).response()
+        response.content  # pylint: disable=pointless-statement
+        return response.status, response.fields.get("kavilo-error")
+
+
+def test_one_visitor_leaves_room_for_others(shared, make_client, make_origin):
+    """Uploads that never end, from one address: it gets three quarters, and others are served."""
+    client = make_client(shared, make_origin(), shared.user().token)
+    with contextlib.ExitStack() as stack:
+        uploads = [stack.enter_context(shared.visitor(client.host)) for _ in range(6)]
+        for upload in uploads:
+            ask_as(upload, VISITOR, "/up", "POST", [("Content-Length", "100000")]).send(b"x")
+        wait_until(lambda: status_as(shared, client.host, VISITOR) == (429, "visitor_busy"), what="its share is taken")
+        assert status_as(shared, client.host, OTHER) == (200, None)
+        assert status_as(shared, client.host, "2001:db8::1") == (200, None)
+        uploads[0].abort()
+        wait_until(lambda: status_as(shared, client.host, VISITOR) == (200, None), what="room for one more")
+
+
+def test_proxies_and_this_machine_share_with_no_one(shared, make_client, make_origin):
+    """Who speaks for many gets all there is, and then the tunnel is full."""
+    origin = make_origin()
+    client = make_client(shared, origin, shared.user().token)
+    with contextlib.ExitStack() as stack:
+        for _ in range(8):
+            ask_as(stack.enter_context(shared.visitor(client.host)), "127.0.0.1", "/wait")
+        origin.wait_exchange(8)
+        assert status_as(shared, client.host, OTHER) == (503, "tunnel_busy")
+        origin.release.set()
+
+
+@pytest.mark.first
+@pytest.mark.patience(120)
+def test_streams_that_are_still_lock_nobody_out(shared, make_client, make_origin):
+    """Event streams that say nothing have places of their own, and come back to work when they say something."""
+    gate = threading.Event()
+
+    def service(ex):
+        if ex.request.target != "/events":
+            ex.reply("quick")
+            return
+        ex.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        gate.wait(100)
+        ex.send(chunk(b"data: news\n\n") + b"0\r\n\r\n")
+
+    client = make_client(shared, make_origin(service), shared.user().token)
+    with contextlib.ExitStack() as stack:
+        streams = []
+        for i in range(8):
+            streams.append(stack.enter_context(shared.visitor(client.host)))
+            assert ask_as(streams[-1], f"203.0.113.{i}", "/events").response().status == 200
+        assert status_as(shared, client.host, OTHER) == (503, "tunnel_busy")
+        wait_until(lambda: status_as(shared, client.host, OTHER) == (200, None), 30, what="four of them are still")
+        gate.set()
+        for stream in streams:
+            assert stream.source.until(b"0\r\n\r\n")

@@ -28,6 +28,7 @@ static void test_statuses_and_codes(void **state)
         {REASON_TARGET_TOO_LONG, "target_too_long", 414, SIDE_VISITOR},
         {REASON_RATE_LIMITED, "rate_limited", 429, SIDE_VISITOR},
         {REASON_BODY_TOO_LARGE, "body_too_large", 413, SIDE_VISITOR},
+        {REASON_VISITOR_BUSY, "visitor_busy", 429, SIDE_VISITOR},
         {REASON_NO_TUNNEL, "no_tunnel", 502, SIDE_TUNNEL},
         {REASON_LOOP, "loop", 508, SIDE_TUNNEL},
         {REASON_TUNNEL_BUSY, "tunnel_busy", 503, SIDE_TUNNEL},

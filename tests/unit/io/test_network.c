@@ -142,14 +142,36 @@ static void holds_so_many(void **state)
     assert_int_equal(networks.count, NETWORKS_MAX);
 }
 
+static void sites_and_loopback(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *same, *other;
+        bool loopback;
+    } rows[] = {
+        {"203.0.113.7", "::ffff:203.0.113.7", "203.0.113.8", false},
+        {"127.0.0.1", "127.0.0.1", "127.0.0.2", true},
+        {"127.255.0.1", "127.255.0.1", "128.0.0.1", true},
+        {"2001:db8:0:1::1", "2001:db8:0:1:ffff::2", "2001:db8:0:2::1", false},
+        {"::1", "::2", "0:0:0:1::1", true},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct ip ip, same, other;
+        assert_int_equal(ip_parse(slice_of(rows[i].text), &ip), 0);
+        assert_int_equal(ip_parse(slice_of(rows[i].same), &same), 0);
+        assert_int_equal(ip_parse(slice_of(rows[i].other), &other), 0);
+        assert_true(ip_site(&ip) == ip_site(&same));
+        assert_true(ip_site(&ip) != ip_site(&other));
+        assert_int_equal(ip_is_loopback(&ip), rows[i].loopback);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reads_and_writes_addresses),
-        cmocka_unit_test(reads_socket_addresses),
-        cmocka_unit_test(finds_members),
-        cmocka_unit_test(refuses_what_is_no_network),
-        cmocka_unit_test(holds_so_many),
+        cmocka_unit_test(sites_and_loopback),         cmocka_unit_test(reads_and_writes_addresses),
+        cmocka_unit_test(reads_socket_addresses),     cmocka_unit_test(finds_members),
+        cmocka_unit_test(refuses_what_is_no_network), cmocka_unit_test(holds_so_many),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
