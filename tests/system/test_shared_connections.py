@@ -1,5 +1,7 @@
 """State of a kept connection to the local service that must not reach another visitor."""
 
+import contextlib
+import signal
 import socket
 import threading
 
@@ -11,6 +13,7 @@ import pytest
 from harness import protobuf
 from harness.scripted import ScriptedServer
 from harness.settings import STEP
+from harness.wait import wait_until
 
 
 class Service:
@@ -28,6 +31,7 @@ class Service:
                 connection = self.listener.accept()[0]
             except OSError:
                 return
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.connections += 1
             threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
 
@@ -37,7 +41,7 @@ class Service:
 
     def serve(self, connection):
         buffer, state = b"", {}
-        with connection:
+        with connection, contextlib.suppress(ConnectionError):
             while True:
                 while b"\r\n\r\n" not in buffer:
                     data = connection.recv(65536)
@@ -114,6 +118,44 @@ def test_connections_are_kept_for_others(server, user, make_client, bodyless):
             visitor.request(f"/{i}")
             assert visitor.response().content == b"/%d" % i
     assert bodyless.connections == 1
+
+
+class Talkative(Service):
+    """It answers more often than it is asked: once more on each connection when it is told to."""
+
+    def __init__(self):
+        self.kept = []
+        super().__init__()
+
+    def answer(self, state, method, target, fields):
+        return 200, (), target
+
+    def serve(self, connection):
+        self.kept.append(connection)
+        super().serve(connection)
+
+    def speak(self):
+        for connection in self.kept:
+            with contextlib.suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nWRONG")
+
+
+def test_answer_that_nobody_asked_for(server, user, make_client):
+    """It lies in a kept connection's socket when the next request comes: the client, stopped meanwhile, finds both in one
+    turn, and the request goes elsewhere."""
+    service = Talkative()
+    client = make_client(server, service.url, user.token)
+    for i in range(10):
+        with server.visitor(client.host) as visitor:
+            visitor.request(f"/first-{i}")
+            assert visitor.response().content == b"/first-%d" % i
+            client.program.send_signal(signal.SIGSTOP)
+            service.speak()
+            visitor.request(f"/second-{i}")
+            wait_until(lambda: len(server.program.log(message="request")) == 2 * i + 2, what="the request on its way")
+            client.program.send_signal(signal.SIGCONT)
+            assert visitor.response().content == b"/second-%d" % i
+    service.close()
 
 
 # ---- logins that belong to a connection ----
