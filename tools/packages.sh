@@ -8,7 +8,7 @@ declare -A packages=(
     [format]='clang-format-14'
     [lint]='clang-format-14 clang-tidy-14 shellcheck python3-pyflakes python3-pytest'
     [fuzz]='clang-14 libclang-rt-14-dev'
-    [test]='libcmocka-dev b3sum nodejs openssl postgresql-15 sqlite3 curl iproute2 procps valgrind python3-pytest
+    [test]='libcmocka-dev b3sum nodejs openssl postgresql-15 sqlite3 curl jq iproute2 procps valgrind python3-pytest
             python3-pytest-xdist python3-cryptography python3-grpcio python3-h2 python3-hpack python3-websockets
             nginx libnginx-mod-stream haproxy slowhttptest nftables tinyproxy-bin dante-server microsocks wrk
             systemd chromium'

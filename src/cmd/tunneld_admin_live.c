@@ -50,8 +50,8 @@ static int report_refusal(const char *url, unsigned status, json_t *json)
                        http_status_phrase(status));
 }
 
-/* Asks the server. CLI_EXIT_OK and the member of the answer that was asked for, or the exit status, and then the
- * sentence has been printed. A tunnel that is not there is CLI_EXIT_OK and NULL. */
+/* Asks the server. CLI_EXIT_OK and the member of the answer that was asked for (NULL: all of it), or the exit status,
+ * and then the sentence has been printed. A tunnel that is not there is CLI_EXIT_OK and NULL. */
 static int ask(const struct admin_settings *s, const char *method, const char *target, const char *member,
                json_type type, json_t **json)
 {
@@ -67,7 +67,7 @@ static int ask(const struct admin_settings *s, const char *method, const char *t
     json_t *value = json_loadb(answer.body.data ? answer.body.data : "", answer.body.len, 0, NULL);
     const char *code = json_string_value(json_object_get(value, "error"));
     int status = CLI_EXIT_OK;
-    json_t *found = json_object_get(value, member);
+    json_t *found = member ? json_object_get(value, member) : value;
     if (answer.status == 200 && found && json_typeof(found) == type)
         *json = json_incref(found);
     else if (!(answer.status == 404 && code && strcmp(code, "no_tunnel") == 0))
@@ -158,7 +158,7 @@ int admin_tunnels(void *settings)
 {
     const struct admin_settings *s = settings;
     json_t *tunnels;
-    int status = ask(s, "GET", "/admin/tunnels", "tunnels", JSON_ARRAY, &tunnels);
+    int status = ask(s, "GET", "/admin/tunnels", NULL, JSON_ARRAY, &tunnels);
     if (status != CLI_EXIT_OK)
         return status;
     status = s->json ? print_json(tunnels) : print_table(tunnels);

@@ -2,7 +2,7 @@
  * The operator's side of a server: a small HTTP/1.1 service on the admin listener.
  *
  *     GET  /metrics                         Prometheus text format
- *     GET  /admin/tunnels                   the live tunnels, as JSON
+ *     GET  /admin/tunnels                   the live tunnels, a JSON array
  *     POST /admin/tunnels/<subdomain>/kick  closes one
  *     GET  /healthz, /readyz                is the process alive; should it be sent visitors
  *

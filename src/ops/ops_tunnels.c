@@ -92,8 +92,7 @@ int ops_tunnels_write(const struct ops_settings *settings, struct registry_sessi
 {
     int error = KV_ENOMEM;
     json_t *rows = json_array();
-    json_t *all = json_pack("{s:O}", "tunnels", rows);
-    if (!rows || !all)
+    if (!rows)
         goto done;
     if (count > 0)
         qsort(sessions, count, sizeof(*sessions), by_subdomain);
@@ -101,13 +100,12 @@ int ops_tunnels_write(const struct ops_settings *settings, struct registry_sessi
         if (json_array_append_new(rows, row_of(settings, &sessions[i], now)) != 0)
             goto done;
     }
-    if (json_dump_callback(all, append_json, out, JSON_COMPACT) != 0 || buffer_append_string(out, "\n") != KV_OK)
+    if (json_dump_callback(rows, append_json, out, JSON_COMPACT) != 0 || buffer_append_string(out, "\n") != KV_OK)
         error = KV_ELIMIT;
     else
         error = KV_OK;
 
 done:
-    json_decref(all);
     json_decref(rows);
     return error;
 }

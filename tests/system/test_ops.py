@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import sqlite3
+import subprocess
 import threading
 import time
 from datetime import datetime, timezone
@@ -150,8 +151,8 @@ def tunnels(server):
     assert response.status == 200
     assert response.fields.one("content-type") == "application/json"
     value = json.loads(response.content)
-    assert list(value) == ["tunnels"]
-    return value["tunnels"]
+    assert isinstance(value, list)
+    return value
 
 
 def kick(server, subdomain, **how):
@@ -309,6 +310,33 @@ def test_age_grows(server, user):
 
 def test_no_tunnels_is_an_empty_list(server):
     assert tunnels(server) == []
+
+
+def test_recipes_of_the_manual(server, user):
+    """As the deployed system's manual prints them, with the address of this server."""
+    for name, version in (("one", "0.1.4"), ("two", "0.1.5")):
+        server.peer(user.token, name, version=version).connected()
+    rows = sorted(tunnels(server), key=lambda row: row["subdomain"])
+
+    def recipe(line):
+        line = line.replace("127.0.0.1:9090", "%s:%d" % server.admin)
+        done = subprocess.run(["sh", "-c", line], capture_output=True, timeout=STEP, check=True, text=True)
+        assert not done.stderr
+        return done.stdout
+
+    listed = json.loads(recipe("curl -sS http://127.0.0.1:9090/admin/tunnels | jq ."))
+    assert [row["subdomain"] for row in listed] == [f"one-{user.slug}", f"two-{user.slug}"]
+    assert set(listed[0]) >= {"subdomain", "public_url", "user_email", "client_version", "peer_addr", "session_id",
+                              "connected_at", "age_seconds"}
+    datetime.strptime(listed[0]["connected_at"], "%Y-%m-%dT%H:%M:%SZ")
+    assert recipe("curl -sS http://127.0.0.1:9090/admin/tunnels | jq length") == "2\n"
+    lines = recipe(r"""curl -sS http://127.0.0.1:9090/admin/tunnels | jq -r '.[] | "\(.subdomain)  \(.user_email)  """
+                   r"""v\(.client_version)  \(.peer_addr)  age=\(.age_seconds)s"'""").splitlines()
+    for line, row in zip(lines, rows):
+        shown = re.fullmatch(r"(\S+)  (\S+)  v(\S+)  (\S+)  age=\d+s", line)
+        assert shown.groups() == (row["subdomain"], row["user_email"], row["client_version"], row["peer_addr"])
+    old = recipe("""curl -sS http://127.0.0.1:9090/admin/tunnels | jq '.[] | select(.client_version != "0.1.4")'""")
+    assert json.loads(old)["subdomain"] == f"two-{user.slug}"
 
 
 # ---- kick ----
@@ -694,7 +722,7 @@ def test_something_else_listens(shared_server, make_origin):
     """The edge, a web server, something that is no HTTP, something that hangs up: one sentence each."""
     host, port = shared_server.edge
     for url in (f"http://{host}:{port}", make_origin(lambda ex: ex.reply("<html>")).url,
-                make_origin(lambda ex: ex.reply('{"tunnels": 3}')).url, make_origin(lambda ex: ex.reply("[]")).url,
+                make_origin(lambda ex: ex.reply('{"tunnels": 3}')).url, make_origin(lambda ex: ex.reply('{"tunnels": []}')).url,
                 make_origin(raw=lambda c: c.sock.sendall(b"220 mail\r\n")).url, make_origin(raw=lambda c: None).url,
                 make_origin(lambda ex: (ex.head(200, [("Content-Length", "100")]), ex.close())).url):
         for words in (["tunnels"], ["kick", "--subdomain", "x"]):

@@ -26,7 +26,7 @@ def ask(server, target):
 
 
 def tunnels(server):
-    return json.loads(ask(server, "/admin/tunnels"))["tunnels"]
+    return json.loads(ask(server, "/admin/tunnels"))
 
 
 def gauges(server, *names):

@@ -132,7 +132,7 @@ static void test_paths(void **state)
     (void)state;
     assert_answer("GET", "/metrics", 200, "\nkavilo_tunnels_active 0\n");
     assert_answer("GET", "/metrics?x=y", 200, "\nkavilo_tunnels_active 0\n");
-    assert_answer("GET", "/admin/tunnels", 200, "{\"tunnels\":[]}");
+    assert_answer("GET", "/admin/tunnels", 200, "[]");
     assert_answer("GET", "/", 404, "/metrics");
     assert_answer("GET", "*", 404, "/metrics");
     assert_answer("GET", "/admin", 404, "/metrics");

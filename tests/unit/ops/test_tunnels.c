@@ -32,11 +32,8 @@ static json_t *list(const struct ops_settings *settings, struct registry_session
     struct buffer out = BUFFER_INIT(1 << 24);
     assert_int_equal(ops_tunnels_write(settings, sessions, count, now, &out), KV_OK);
     assert_int_equal(out.data[out.len - 1], '\n');
-    json_t *all = json_loadb(out.data, out.len, JSON_REJECT_DUPLICATES, NULL);
-    assert_non_null(all);
-    json_t *rows = json_incref(json_object_get(all, "tunnels"));
-    assert_int_equal(json_object_size(all), 1);
-    json_decref(all);
+    json_t *rows = json_loadb(out.data, out.len, JSON_REJECT_DUPLICATES, NULL);
+    assert_true(json_is_array(rows));
     buffer_free(&out);
     return rows;
 }
