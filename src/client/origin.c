@@ -32,6 +32,11 @@ int origin_start(struct origin *o, struct origin_pool *pool, const struct origin
         .personal = origin_head_binds_connection(request->head),
     };
     struct origin_muxes *muxes = origin_pool_muxes(pool);
-    bool shares = muxes && origin_muxes_apply(muxes, o->upgrade) && !needs_own_connection(o);
+    /* An extended CONNECT has no body of its own (RFC 9113, 8.5): over HTTP/2 alone it is the plain request that a
+     * service may always take it for. */
+    bool over_h1 = needs_own_connection(o) || (o->upgrade && o->length_left > 0 && origin_pool_is_tls(pool));
+    if (muxes && !origin_pool_is_tls(pool) && o->length_left > 0)
+        o->upgrade = false;
+    bool shares = muxes && origin_muxes_apply(muxes, o->upgrade) && !over_h1;
     return shares ? origin_h2_start(o, muxes) : origin_h1_start(o);
 }

@@ -96,7 +96,8 @@ static void on_response_expired(struct deadline *deadline)
  * is answered before anything follows it. */
 static void await_head(struct origin *o)
 {
-    if ((o->request_ended || o->upgrade) && o->ready && !o->head_seen && o->response_ms > 0)
+    bool whole = o->request_ended || (o->upgrade && o->length_left == 0);
+    if (whole && o->ready && !o->head_seen && o->response_ms > 0)
         deadline_arm(origin_pool_worker(o->pool), &o->response, o->response_ms);
 }
 
@@ -134,8 +135,9 @@ int origin_h1_start(struct origin *o)
         return error;
     }
     o->open = true;
-    o->request_ended = !o->upgrade && o->framing != HTTP1_CHUNKED && o->length_left == 0;
-    o->single_use = !o->request_ended && !o->upgrade && origin_head_has_usually_no_body(o->request);
+    bool has_body = o->framing == HTTP1_CHUNKED || o->length_left > 0;
+    o->request_ended = !o->upgrade && !has_body;
+    o->single_use = has_body && (o->upgrade || origin_head_has_usually_no_body(o->request));
     o->repeatable = o->request_ended && origin_head_is_idempotent(o->request); /* there is no body */
     await_head(o);
     return KV_OK;
@@ -153,6 +155,29 @@ static int send_chunk(struct origin *o, struct chunk *chunk)
     return conn_write_copy(o->conn, "\r\n", 2);
 }
 
+/* The body of a request to upgrade goes at once; what follows it waits for the 101. */
+static int send_before_switch(struct origin *o, struct chunk *chunk)
+{
+    size_t n = chunk->len < o->length_left ? chunk->len : (size_t)o->length_left;
+    if (n == 0) {
+        chain_push(&o->early, chunk);
+        return KV_OK;
+    }
+    if (chunk->len > n) {
+        struct chunk *rest = chunk_copy(chunk->data + chunk->off + n, chunk->len - n);
+        if (!rest) {
+            chunk_free(chunk);
+            return KV_ENOMEM;
+        }
+        chain_push(&o->early, rest);
+        chunk->len = (uint32_t)n;
+    }
+    conn_write(o->conn, chunk);
+    o->length_left -= n;
+    await_head(o);
+    return KV_OK;
+}
+
 static int send_body(struct origin *o, struct chunk *chunk)
 {
     size_t len = chunk->len;
@@ -162,10 +187,8 @@ static int send_body(struct origin *o, struct chunk *chunk)
         return o->conn && too_long ? KV_EINVAL : KV_ECLOSED;
     }
     o->owed += len;
-    if (o->upgrade && !o->raw) {
-        chain_push(&o->early, chunk);
-        return KV_OK;
-    }
+    if (o->upgrade && !o->raw)
+        return send_before_switch(o, chunk);
     if (!o->raw && o->framing == HTTP1_CHUNKED)
         return send_chunk(o, chunk);
     conn_write(o->conn, chunk);
@@ -198,7 +221,7 @@ static int send_end(struct origin *o, const struct head *trailers)
             conn_shutdown(o->conn);
     } else if (!o->upgrade && o->framing == HTTP1_CHUNKED) {
         error = send_last_chunk(o, trailers);
-    } else if (!o->upgrade && o->length_left > 0) {
+    } else if (o->length_left > 0) {
         return KV_EINVAL;
     }
     o->request_ended = true;
@@ -296,7 +319,9 @@ static bool take_head(struct origin *o, struct slice *input)
     if (status == 101) {
         become_raw(o);
     } else {
-        if (o->upgrade) { /* an ordinary answer: what followed the request was meant for another protocol */
+        if (o->upgrade && o->length_left > 0) { /* an ordinary answer, and the request's body goes on */
+            o->upgrade = false;
+        } else if (o->upgrade) { /* what followed the request was meant for another protocol */
             o->request_ended = true;
             chain_free(&o->early);
             drop_owed(o);

@@ -26,12 +26,17 @@ bool origin_head_has_usually_no_body(const struct head *head)
     return false;
 }
 
+static bool is_chunked(const struct head *head)
+{
+    const struct field *coding = head_find_id(head, FIELD_TRANSFER_ENCODING);
+    return coding && head_has_token(head, coding->name, SLICE("chunked"));
+}
+
 int origin_head_framing(const struct head *head, struct origin_framing *out)
 {
     bool upgrade = head->protocol.len > 0;
     *out = (struct origin_framing){.framing = HTTP1_NO_BODY};
-    const struct field *coding = head_find_id(head, FIELD_TRANSFER_ENCODING);
-    if (coding && head_has_token(head, coding->name, SLICE("chunked"))) {
+    if (is_chunked(head)) {
         out->framing = HTTP1_CHUNKED;
         return upgrade ? KV_EINVAL : KV_OK;
     }
@@ -49,7 +54,7 @@ int origin_head_framing(const struct head *head, struct origin_framing *out)
         out->framing = HTTP1_LENGTH;
     else
         out->open = !upgrade && !origin_head_has_usually_no_body(head);
-    return upgrade && out->length > 0 ? KV_EINVAL : KV_OK;
+    return KV_OK;
 }
 
 /* ---- the request ----------------------------------------------------------------------------------------------- */
@@ -97,7 +102,7 @@ static void set_host(struct head *head, struct slice host_header, struct slice a
 
 void origin_head_settle_upgrade(struct head *head)
 {
-    if (head->protocol.len == 0 || http_upgrade_is_allowed(head->protocol))
+    if (head->protocol.len == 0 || (http_upgrade_is_allowed(head->protocol) && !is_chunked(head)))
         return;
     head->protocol = (struct slice){0};
     head_remove_id(head, FIELD_UPGRADE);

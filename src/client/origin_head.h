@@ -25,12 +25,13 @@ struct origin_framing {
  * A body is announced by Content-Length or by `transfer-encoding: chunked`, which the server leaves in the head for
  * that purpose. Without either, GET and its like have none; any other method may have one of unknown length, because a
  * deployed server passes HTTP/2 requests on as they come. 0, or KV_EINVAL for a length that is none, or
- * several, and for an upgrade with a body.
+ * several, and for an upgrade with a body of unknown length.
  */
 int origin_head_framing(const struct head *head, struct origin_framing *out);
 
-/* Takes the wish to upgrade out of an owning head if http_upgrade_is_allowed denies it: the service gets an ordinary
- * request. Our server has asked that already; a deployed one passes every wish on. To be called first. */
+/* Takes the wish to upgrade out of an owning head if http_upgrade_is_allowed denies it, or its body has no length
+ * to end by: the service gets an ordinary request. Our server has asked that already; a deployed one passes every wish
+ * on. To be called first. */
 void origin_head_settle_upgrade(struct head *head);
 
 /*

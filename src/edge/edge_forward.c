@@ -198,6 +198,7 @@ struct head *edge_make_upgrade(const struct head *head)
         return NULL;
     upgrade->method = SLICE("GET");
     head_remove(upgrade, SLICE("sec-websocket-key"));
+    head_remove_id(upgrade, FIELD_CONTENT_LENGTH); /* all that follows is raw (RFC 9113, 8.5) */
     if (slice_equals_nocase(head->protocol, SLICE("websocket"))) {
         random_bytes(nonce, sizeof(nonce));
         int len = EVP_EncodeBlock((unsigned char *)key, nonce, sizeof(nonce));

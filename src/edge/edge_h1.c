@@ -227,6 +227,7 @@ static struct edge_exchange *exchange_new(struct edge_h1 *h1, const struct http1
     x->answer.expired = on_answer_expired;
     x->wants_upgrade = m->upgrade;
     x->body_done = complete;
+    x->body_taken = m->framing != HTTP1_LENGTH || m->length == 0;
     x->expects_continue = m->expect_continue;
     x->is_head = slice_equals(m->head.method, SLICE("HEAD"));
     x->http10 = m->http10;
@@ -259,7 +260,7 @@ static void begin_exchange(struct edge_h1 *h1, const struct http1_message *m)
         return;
     }
     h1->exchange = x;
-    if (x->body_done || x->wants_upgrade)
+    if (x->body_done || edge_h1_awaits_switch(x))
         await_answer(x);
     else
         deadline_arm(edge_h1_worker(h1), &h1->reading, h1->edge->settings.stall_timeout_ms);
@@ -326,8 +327,11 @@ static void finish_body(struct edge_exchange *x)
     struct head *trailers = NULL;
     if (x->body.trailers.count > 0)
         trailers = forward_trailers(&x->body.trailers);
-    x->body_done = true;
-    half_send_end(&x->half, trailers);
+    x->body_taken = true;
+    if (!x->wants_upgrade) {
+        x->body_done = true;
+        half_send_end(&x->half, trailers);
+    }
     await_answer(x);
 }
 
@@ -405,7 +409,7 @@ static bool step(struct edge_h1 *h1, struct slice *input)
         take_raw(h1, input);
         return false;
     }
-    if (x->wants_upgrade || x->body_done)
+    if (x->body_done || edge_h1_awaits_switch(x))
         return false;
     return take_body(h1, input);
 }

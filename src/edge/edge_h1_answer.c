@@ -106,7 +106,7 @@ static void on_final(struct edge_exchange *x, const struct head *head)
         return;
     }
     /* A connection whose request body is not read to its end cannot carry another request. */
-    x->keep_alive = x->keep_alive && (x->body_done || x->wants_upgrade) && !edge_local(h1->edge)->draining;
+    x->keep_alive = x->keep_alive && (x->body_done || edge_h1_awaits_switch(x)) && !edge_local(h1->edge)->draining;
     if (!write_answer_head(x, head)) {
         edge_h1_fail(h1, REASON_ORIGIN_BAD_RESPONSE, "the answer's head cannot be written");
         return;
@@ -121,8 +121,9 @@ static void on_final(struct edge_exchange *x, const struct head *head)
     } else if (x->wants_upgrade) {
         /* Refused: what the visitor sends next is a request again. */
         x->wants_upgrade = false;
-        x->body_done = true;
-        half_send_end(&x->half, NULL);
+        x->body_done = x->body_taken;
+        if (x->body_taken)
+            half_send_end(&x->half, NULL);
     }
 }
 

@@ -15,7 +15,8 @@ struct edge_exchange {
     uint64_t body_bytes;
     uint64_t moved;         /* of them: since the reading deadline was armed */
     struct deadline answer; /* from the end of the request to the answer's head */
-    bool body_done;
+    bool body_done;         /* nothing more of the visitor's is to come; of an upgrade: of its raw bytes */
+    bool body_taken;        /* with wants_upgrade: the request's body has gone up, and what follows waits for the 101 */
     bool expects_continue;
     bool wants_upgrade, upgraded;
     bool is_head, http10, keep_alive;
@@ -51,6 +52,12 @@ struct edge_h1 {
 static inline struct worker *edge_h1_worker(const struct edge_h1 *h1)
 {
     return conn_worker(h1->conn);
+}
+
+/* The request is whole, and what the visitor sends next is another protocol's, or another request. */
+static inline bool edge_h1_awaits_switch(const struct edge_exchange *x)
+{
+    return x->wants_upgrade && x->body_taken && !x->upgraded;
 }
 
 /* ---- edge_h1.c ------------------------------------------------------------------------------------------------- */

@@ -55,8 +55,8 @@ struct http1_message {
  * LIMIT_HEAD_BYTES, LIMIT_TARGET_BYTES or HTTP1_FIELDS_MAX); m->error and m->reason say why. One empty line before the
  * request line is skipped (RFC 9112, 2.2) and counted in the length. The target is in origin-form or "*" for OPTIONS;
  * absolute-form is accepted if its authority equals Host and is then stored as origin-form ("/" for an empty path, "*"
- * with OPTIONS); CONNECT is refused. A wish to upgrade that http_upgrade_is_allowed denies is not taken up: upgrade
- * stays false, which RFC 9110, 7.8 allows.
+ * with OPTIONS); CONNECT is refused. A wish to upgrade that http_upgrade_is_allowed denies, or with a chunked body, is
+ * not taken up: upgrade stays false, which RFC 9110, 7.8 allows.
  */
 ssize_t http1_parse_request(struct slice input, size_t *scanned, struct http1_message *m);
 

@@ -417,10 +417,8 @@ static const char *settle_upgrade(struct http1_message *m, const struct control 
         return "more than one Upgrade";
     if (!http_is_protocol_list(c->upgrade))
         return "Upgrade is not a list of protocols";
-    if (!http_upgrade_is_allowed(c->upgrade))
+    if (!http_upgrade_is_allowed(c->upgrade) || m->framing == HTTP1_CHUNKED)
         return NULL;
-    if (m->framing == HTTP1_CHUNKED || m->length > 0)
-        return "Upgrade with a body";
     m->upgrade = true;
     m->head.protocol = c->upgrade;
     return NULL;

@@ -66,8 +66,6 @@ REFUSED = [
     row("expect-other", POST + HOST + b"Expect: 200-ok\r\nContent-Length: 3\r\n\r\nabc", 400, 417),
     row("expect-list", POST + HOST + b"Expect: 100-continue, x\r\nContent-Length: 3\r\n\r\nabc", 400, 417),
     row("expect-twice", POST + HOST + b"Expect: 100-continue\r\n" * 2 + b"Content-Length: 3\r\n\r\nabc", 400, 417),
-    row("upgrade-with-body",
-        POST + HOST + b"Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 3\r\n\r\nabc"),
     row("upgrade-twice", GET + HOST + b"Connection: upgrade\r\nUpgrade: a\r\nUpgrade: b\r\n\r\n"),
     row("h2-preface-late", GET[:-2] + b" PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
     row("te-empty", POST + HOST + b"Transfer-Encoding: \r\n\r\n0\r\n\r\n"),

@@ -284,6 +284,66 @@ def test_bytes_behind_the_request_wait_for_101(server, user, make_origin, make_c
     assert seen == [b""]
 
 
+@pytest.mark.parametrize("early", [b"", b"raw"], ids=["alone", "with raw bytes"])
+def test_body_of_an_upgrade_comes_first(server, user, make_origin, make_client, early):
+    """As docker exec has it: a body with its length, then the switch. The service has the body before its 101, and what
+    the visitor sent behind it only after that."""
+    seen = []
+
+    def handler(ex):
+        seen.append((ex.request.fields.one("upgrade"), ex.body.read()))
+        ex.connection.sock.settimeout(0.3)
+        try:
+            seen.append(ex.connection.source.some())
+        except (TimeoutError, socket.timeout):
+            seen.append(b"")
+        ex.connection.sock.settimeout(STEP)
+        ex.send(b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
+        ex.send(ex.connection.source.exactly(3).upper())
+        ex.close()
+
+    client = make_client(server, make_origin(handler), user.token)
+    with server.visitor(client.host) as visitor:
+        visitor.request("/exec/1/start", "POST", [("Connection", "Upgrade"), ("Upgrade", "tcp"),
+                                                  ("Content-Type", "application/json")], b'{"Tty":false}')
+        visitor.send(early)
+        assert visitor.response().status == 101
+        if not early:
+            visitor.send(b"raw")
+        assert visitor.source.to_end() == b"RAW"
+    assert seen == [("tcp", b'{"Tty":false}'), b""]
+
+
+@pytest.mark.parametrize("read", [True, False], ids=["read", "unread"])
+def test_refused_upgrade_with_a_body(server, user, make_origin, make_client, read):
+    """Whether the service reads the body or not: an ordinary answer, and the visitor's next request is one again."""
+    def handler(ex):
+        if read:
+            ex.body.read()
+        ex.reply("no" if ex.number == 1 else "next", 426 if ex.request.target == "/up" else 200)
+
+    client = make_client(server, make_origin(handler, surprises=not read), user.token)
+    with server.visitor(client.host) as visitor:
+        visitor.request("/up", "POST", UPGRADE, b"x" * 1000)
+        response = visitor.response()
+        assert (response.status, response.content) == (426, b"no")
+        if response.fields.get("connection") != "close":
+            visitor.request("/next")
+            assert visitor.response().status == 200
+
+
+def test_upgrade_that_ends_in_its_body(server, user, make_origin, make_client):
+    """The service sees the break, and no upgrade."""
+    origin = make_origin(lambda ex: ex.body.read(), surprises=True)
+    client = make_client(server, origin, user.token)
+    with server.visitor(client.host) as visitor:
+        visitor.request("/up", "POST", [*UPGRADE, ("Content-Length", "100")]).send(b"x")
+        exchange = origin.wait_exchange(1)
+        visitor.end()
+        wait_until(lambda: exchange.over, what="the break at the service")
+        assert not exchange.body.complete
+
+
 def test_refused_upgrade_is_an_ordinary_answer(server, user, make_origin, make_client):
     client = make_client(server, make_origin(lambda ex: ex.reply("no", 403)), user.token)
     with server.visitor(client.host) as visitor:
