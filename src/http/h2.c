@@ -1,8 +1,7 @@
 /*
  * One HTTP/2 session: nghttp2 does the protocol, this file turns what comes in into the events of h2.h.
  *
- * A header block is collected in `incoming`; blocks of one connection never interleave (RFC 9113, 4.3), so one is
- * enough.
+ * Header blocks are collected by h2_head.c.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -11,8 +10,6 @@
 #include "base/limits.h"
 #include "http/h2_impl.h"
 #include "http/syntax.h"
-
-#define BOMB_BYTES (4 * LIMIT_HEAD_BYTES)
 
 /* ---- streams --------------------------------------------------------------------------------------------------- */
 
@@ -88,27 +85,7 @@ static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, voi
 {
     (void)ng;
     (void)frame;
-    struct h2_session *s = arg;
-    head_free(s->incoming);
-    s->incoming = head_new(LIMIT_HEAD_FIELDS, LIMIT_HEAD_BYTES);
-    s->incoming_too_large = s->target_too_long = false;
-    s->incoming_bytes = 0;
-    return s->incoming ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
-}
-
-static struct slice *pseudo_field(struct head *h, struct slice name)
-{
-    if (slice_equals(name, SLICE(":method")))
-        return &h->method;
-    if (slice_equals(name, SLICE(":path")))
-        return &h->target;
-    if (slice_equals(name, SLICE(":scheme")))
-        return &h->scheme;
-    if (slice_equals(name, SLICE(":authority")))
-        return &h->authority;
-    if (slice_equals(name, SLICE(":protocol")))
-        return &h->protocol;
-    return NULL;
+    return h2_head_begin(arg) == KV_OK ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
 }
 
 static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint8_t *name, size_t name_len,
@@ -118,56 +95,9 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint
     (void)frame;
     (void)flags;
     struct h2_session *s = arg;
-    struct head *h = s->incoming;
-    struct slice n = {(const char *)name, name_len}, v = {(const char *)value, value_len};
-    uint64_t status;
-
-    /* A block that grows far beyond its limit is no mistake of somebody with many cookies: it is reset, and the rest of
-     * it decoded without being looked at. */
-    s->incoming_bytes += name_len + value_len;
-    if (s->incoming_bytes > BOMB_BYTES)
-        return h2_spend_oversized(s) ? NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE : NGHTTP2_ERR_CALLBACK_FAILURE;
-    if (!h || s->incoming_too_large)
+    if (h2_head_take(s, (struct slice){(const char *)name, name_len}, (struct slice){(const char *)value, value_len}))
         return 0;
-    if (name_len > 0 && name[0] == ':') {
-        struct slice *pseudo = pseudo_field(h, n);
-        if (pseudo) {
-            s->target_too_long = pseudo == &h->target && v.len > LIMIT_TARGET_BYTES;
-            struct slice copy = s->target_too_long ? (struct slice){0} : head_intern(h, v);
-            s->incoming_too_large = copy.data == NULL;
-            *pseudo = copy;
-        } else if (slice_equals(n, SLICE(":status")) && slice_to_u64(v, &status) && status >= 100 && status <= 999) {
-            h->status = (uint16_t)status;
-        }
-    } else {
-        s->incoming_too_large = head_add(h, n, v) != KV_OK;
-    }
-    return 0;
-}
-
-/* A request needs its Host where the others look for it; one that disagrees with :authority is refused (RFC 9113,
- * 8.3.1). */
-static bool settle_authority(struct head *h)
-{
-    const struct field *host = head_find_id(h, FIELD_HOST);
-    if (host && h->authority.len == 0)
-        h->authority = host->value;
-    else if (host && !slice_equals_nocase(h->authority, host->value))
-        return false;
-    head_remove_id(h, FIELD_HOST);
-    struct slice name;
-    if (!http_split_authority(h->authority, &name))
-        return false;
-    h->host_len = (uint16_t)name.len;
-    return true;
-}
-
-static bool request_is_sound(struct head *h)
-{
-    bool known_scheme = slice_equals(h->scheme, SLICE("http")) || slice_equals(h->scheme, SLICE("https"));
-    bool asterisk = slice_equals(h->target, SLICE("*")) && slice_equals(h->method, SLICE("OPTIONS"));
-    return settle_authority(h) && http_is_target(h->target) && http_is_token(h->method) && known_scheme &&
-           (h->target.data[0] == '/' || asterisk);
+    return h2_spend_oversized(s) ? NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE : NGHTTP2_ERR_CALLBACK_FAILURE;
 }
 
 static struct h2_stream *peer_stream(struct h2_session *s, int32_t id)
@@ -200,7 +130,7 @@ static int on_oversized(struct h2_session *s, const nghttp2_frame *frame)
 
 static int on_request(struct h2_session *s, int32_t id, bool end)
 {
-    if (!request_is_sound(s->incoming)) {
+    if (!h2_head_is_request(s->incoming)) {
         nghttp2_submit_rst_stream(s->ng, NGHTTP2_FLAG_NONE, id, NGHTTP2_PROTOCOL_ERROR);
         return 0;
     }
@@ -219,6 +149,7 @@ static int on_headers_frame(struct h2_session *s, const nghttp2_frame *frame)
     int result = 0;
     if (!s->incoming)
         return 0;
+    h2_head_finish(s);
     if (s->incoming_too_large) {
         result = on_oversized(s, frame);
         goto done;
@@ -236,8 +167,7 @@ static int on_headers_frame(struct h2_session *s, const nghttp2_frame *frame)
         stream->events->end(stream->user);
 
 done:
-    head_free(s->incoming);
-    s->incoming = NULL;
+    h2_head_end(s);
     return result;
 }
 
@@ -563,6 +493,6 @@ void h2_free(struct h2_session *s)
     h2_memory_end(&s->memory);
     while (s->streams)
         h2_stream_free(s->streams);
-    head_free(s->incoming);
+    h2_head_end(s);
     free(s);
 }

@@ -1,11 +1,12 @@
-/* The inside of an HTTP/2 session, shared by h2.c (what comes in, streams, the session), h2_out.c (what goes out) and
- * h2_flood.c; nobody else includes it. */
+/* The inside of an HTTP/2 session, shared by h2.c (what comes in, streams, the session), h2_head.c (heads that come
+ * in), h2_out.c (what goes out) and h2_flood.c; nobody else includes it. */
 #ifndef KV_HTTP_H2_IMPL_H
 #define KV_HTTP_H2_IMPL_H
 
 #include <nghttp2/nghttp2.h>
 
 #include "base/bucket.h"
+#include "base/buffer.h"
 #include "base/limits.h"
 #include "http/h2.h"
 #include "http/h2_memory.h"
@@ -27,6 +28,8 @@ struct h2_session {
     struct head *incoming;
     size_t incoming_bytes; /* decoded, wanted or not */
     bool incoming_too_large, target_too_long;
+    struct buffer cookie; /* the crumbs of `incoming`, joined, if there are several */
+    unsigned crumbs;
     bool server;
     int32_t newest;           /* stream that the peer opened */
     int32_t gap_from, gap_to; /* the last streams it skipped lie between these two */
@@ -57,6 +60,19 @@ struct h2_stream *h2_stream_new(struct h2_session *s);
 void h2_stream_free(struct h2_stream *stream);
 /* Has h2_output called soon. */
 void h2_wake(struct h2_session *s);
+
+/* ---- h2_head.c ------------------------------------------------------------------------------------------------- */
+
+/* A block begins. 0 or KV_ENOMEM. */
+int h2_head_begin(struct h2_session *s);
+/* Takes a field of it. False when the block is so large that the rest of it is not to be looked at. */
+bool h2_head_take(struct h2_session *s, struct slice name, struct slice value);
+/* The block is complete: `incoming` has all that was taken, unless it is too large. */
+void h2_head_finish(struct h2_session *s);
+/* Forgets it. */
+void h2_head_end(struct h2_session *s);
+/* Whether a head makes a request that can be passed on over any HTTP; settles its authority. */
+bool h2_head_is_request(struct head *h);
 
 /* ---- h2_out.c -------------------------------------------------------------------------------------------------- */
 

@@ -188,6 +188,23 @@ def test_statuses_without_body(visit, code):
     assert json.loads(visitor.response().content)["target"] == "/after"
 
 
+def test_crumbs_of_a_cookie_are_one_field(server, user, make_origin, make_client):
+    """Browsers send each cookie in a field of its own over HTTP/2 (RFC 9113, 8.2.3): more than there may be fields."""
+    seen = []
+
+    def handler(ex):
+        seen.append(ex.request.fields.all("cookie"))
+        ex.reply("ok")
+
+    client = make_client(server, make_origin(handler), user.token)
+    for count in (1, 2, 129, 600):
+        crumbs = [f"c{i}={i}" for i in range(count)]
+        fields = [("cookie", crumb) for crumb in crumbs]
+        fields.insert(1, ("x-between", "1"))
+        (status, _, _, _), = h2visitor.fetch(server.edge, client.host, ["/"], fields=fields)
+        assert status == 200 and seen.pop() == ["; ".join(crumbs)]
+
+
 def test_own_answers_have_a_date(server):
     """RFC 9110, 6.6.1: over HTTP/1 and HTTP/2, for gRPC too."""
     def is_now(text):

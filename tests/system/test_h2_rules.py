@@ -312,6 +312,7 @@ def rules(host):
         ("7541 5.2 Huffman EOS",
          [headers(1, b"\x00\x01a\x84\xff\xff\xff\xff")], Connection(COMPRESSION)),
         ("7541 6.1 cut block", [headers(1, b"\x00\x01")], Connection(COMPRESSION)),
+        ("8.2.3 crumbs over the limit", [headers(1, request(fields=[("cookie", "a")] * 1100))], Status(1, 431)),
         # ours: sizes, with an answer (8.1.1 lets a server answer a bad request)
         ("head over the limits: fields", [headers(1, request(fields=[("x", "1")] * 200))], Status(1, 431)),
         ("head over the limits: bytes",

@@ -12,15 +12,16 @@ from .http1 import Broken
 from .settings import STEP
 
 
-def fetch(address, host, targets, timeout=STEP):
-    """GETs of all targets at once; for each (status, fields, SHA-256, complete). Broken when the connection ends first."""
+def fetch(address, host, targets, timeout=STEP, fields=()):
+    """GETs of all targets at once, with these fields too; for each (status, fields, SHA-256, complete). Broken when the connection ends first."""
     with socket.create_connection(address, timeout=timeout) as sock:
         conn = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
         conn.initiate_connection()
         streams = {}
         for target in targets:
             number = conn.get_next_available_stream_id()
-            conn.send_headers(number, [(":method", "GET"), (":scheme", "http"), (":path", target), (":authority", host)], True)
+            conn.send_headers(number, [(":method", "GET"), (":scheme", "http"), (":path", target), (":authority", host), *fields],
+                              True)
             streams[number] = [0, {}, hashlib.sha256(), None]
         try:
             _converse(sock, conn, streams)

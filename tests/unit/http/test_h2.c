@@ -277,7 +277,7 @@ static void refuses_too_many_fields(void **state)
     (void)state;
     struct field fields[LIMIT_HEAD_FIELDS + 1];
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
-        fields[i] = (struct field){.name = SLICE("cookie"), .value = SLICE("crumb")};
+        fields[i] = (struct field){.name = SLICE("x"), .value = SLICE("crumb")};
     struct head head = {.method = SLICE("GET"),
                         .target = SLICE("/"),
                         .scheme = SLICE("https"),
