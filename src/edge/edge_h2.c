@@ -376,6 +376,21 @@ static void refuse_unread(struct edge_h2 *h2, struct h2_stream *stream, const st
         h2_reset(stream, H2_ENHANCE_YOUR_CALM);
 }
 
+/* Resets come a moment after the answers. */
+static void on_leftover(void *owner)
+{
+    struct edge_h2 *h2 = owner;
+    if (!deadline_armed(&h2->leftovers))
+        deadline_arm(h2->worker, &h2->leftovers, LIMIT_LINGER_MS);
+}
+
+static void on_leftovers_expired(struct deadline *deadline)
+{
+    struct edge_h2 *h2 = (struct edge_h2 *)((char *)deadline - offsetof(struct edge_h2, leftovers));
+    if (h2_end_leftovers(h2_conn_session(h2->conn)))
+        on_leftover(h2);
+}
+
 /* A head over the limits is answered too: a visitor with too many cookies sees why nothing works. */
 static void on_oversized(void *owner, struct h2_stream *stream, const struct head *head, bool target_too_long)
 {
@@ -438,6 +453,7 @@ static void dispose(struct edge_h2 *h2)
     struct edge_local *local = edge_local(h2->edge);
     deadline_cancel(&h2->idle);
     deadline_cancel(&h2->notice);
+    deadline_cancel(&h2->leftovers);
     address_hold_drop(h2->edge->limit, &h2->hold);
     DL_DELETE(local->h2_conns, h2);
     atomic_fetch_sub_explicit(&local->alive, 1, memory_order_relaxed);
@@ -464,6 +480,7 @@ static const struct h2_conn_events h2_events = {
             .end = on_request_end,
             .closed = on_stream_closed,
             .writable = edge_h2_on_writable,
+            .leftover = on_leftover,
             .pong = on_pong,
         },
     .ended = on_ended,
@@ -516,6 +533,7 @@ void edge_h2_start(struct edge *edge, struct conn *conn, struct address_hold hol
     edge_peer_of(edge, conn, &h2->peer);
     h2->idle.expired = on_idle_expired;
     h2->notice.expired = on_notice_expired;
+    h2->leftovers.expired = on_leftovers_expired;
     DL_APPEND(local->h2_conns, h2);
     atomic_fetch_add_explicit(&local->alive, 1, memory_order_relaxed);
     deadline_arm(h2->worker, &h2->idle, edge->settings.head_timeout_ms);

@@ -15,8 +15,9 @@ struct edge_h2 {
     size_t streams; /* visitors' */
     void *guest;    /* the one that is no visitor's */
     bool draining, closed;
-    struct deadline idle;   /* without a stream */
-    struct deadline notice; /* from the first GOAWAY to the last */
+    struct deadline idle;      /* without a stream */
+    struct deadline leftovers; /* requests that were answered before they were whole */
+    struct deadline notice;    /* from the first GOAWAY to the last */
     struct edge_h2 *prev, *next;
     struct free_node free;
 };

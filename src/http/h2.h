@@ -72,6 +72,9 @@ struct h2_events {
     void (*fill)(void *user);
     /* Some of the stream's output chain has gone into frames. May be NULL. */
     void (*sent)(void *user);
+    /* A stream was answered whole before its request was, and nobody has a use for the rest, which is read and dropped:
+     * call h2_end_leftovers in a moment (server). NULL: such a stream is reset behind its answer. */
+    void (*leftover)(void *owner);
     /* The peer's SETTINGS came and are in force: its first, or later ones. May be NULL. */
     void (*settings)(void *owner);
     /* The peer answered a PING of ours, or sent GOAWAY. May be NULL. */
@@ -115,6 +118,9 @@ void h2_reset(struct h2_stream *stream, uint32_t error_code);
 /* Takes tokens of the peer's allowance against floods, for work of the user's own. False when it is spent: the session
  * ends (KV_ELIMIT of h2_input). */
 bool h2_charge(struct h2_stream *stream, uint32_t tokens);
+/* Resets the streams that `leftover` told of before the last call, with NO_ERROR: their answers have had a moment to
+ * arrive, which a reset that comes with them would overtake (RFC 9113, 8.1). True if there are others: call again. */
+bool h2_end_leftovers(struct h2_session *session);
 /* n body bytes have left: the peer may send as many more. */
 void h2_consume(struct h2_stream *stream, size_t n);
 

@@ -51,6 +51,8 @@ struct h2_stream {
     bool end_wanted;
     bool begun;    /* its HEADERS came, or have gone out */
     bool deferred; /* nghttp2 waits for h2_resume */
+    bool leftover; /* answered, and the rest of its request is dropped */
+    bool stale;    /* since before the last h2_end_leftovers */
     struct h2_stream *next, **link;
 };
 

@@ -81,8 +81,32 @@ static ssize_t choose_frame_size(nghttp2_session *ng, uint8_t type, int32_t id, 
     return n;
 }
 
-/* Our direction of a stream has ended. If the peer's has not, and nobody waits for the rest of it, the peer is told
- * that it can stop, and that nothing went wrong (RFC 9113, 8.1). */
+/* Our direction of a stream has ended. If the peer's has not, and nobody waits for the rest of it, the peer is to be
+ * told that it can stop, and that nothing went wrong (RFC 9113, 8.1), but not before it has read the answer. */
+static void end_unread(struct h2_session *s, struct h2_stream *stream)
+{
+    if (nghttp2_session_get_stream_remote_close(s->ng, stream->id) != 0)
+        return;
+    stream->leftover = s->events->leftover != NULL;
+    if (stream->leftover)
+        s->events->leftover(s->owner);
+    else
+        nghttp2_submit_rst_stream(s->ng, NGHTTP2_FLAG_NONE, stream->id, NGHTTP2_NO_ERROR);
+}
+
+bool h2_end_leftovers(struct h2_session *s)
+{
+    bool more = false;
+    for (struct h2_stream *stream = s->streams; stream; stream = stream->next) {
+        if (stream->leftover && stream->stale)
+            nghttp2_submit_rst_stream(s->ng, NGHTTP2_FLAG_NONE, stream->id, NGHTTP2_NO_ERROR);
+        more |= stream->leftover && !stream->stale;
+        stream->stale = stream->leftover;
+    }
+    h2_wake(s);
+    return more;
+}
+
 static int on_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
 {
     struct h2_session *s = arg;
@@ -98,8 +122,8 @@ static int on_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *
     bool ends = (frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA) &&
                 (frame->hd.flags & NGHTTP2_FLAG_END_STREAM);
     struct h2_stream *stream = ends ? nghttp2_session_get_stream_user_data(ng, frame->hd.stream_id) : NULL;
-    if (stream && !stream->user && nghttp2_session_get_stream_remote_close(ng, frame->hd.stream_id) == 0)
-        nghttp2_submit_rst_stream(ng, NGHTTP2_FLAG_NONE, frame->hd.stream_id, NGHTTP2_NO_ERROR);
+    if (stream && !stream->user && !s->muted)
+        end_unread(s, stream);
     return 0;
 }
 
