@@ -13,6 +13,7 @@ enum close_reason {
     REASON_VISITOR_GONE,           /* the visitor closed or reset before the answer was whole */
     REASON_VISITOR_SLOW,           /* the visitor made no progress within its deadline */
     REASON_BAD_REQUEST,            /* the visitor sent what RFC 9112 or safety forbids */
+    REASON_NOT_IMPLEMENTED,        /* a transfer coding that is not taken apart here */
     REASON_HEAD_TOO_LARGE,         /* request head over the cap */
     REASON_TARGET_TOO_LONG,        /* request target over the cap */
     REASON_BODY_TOO_LARGE,         /* request body over --max-request-body-bytes */

@@ -41,8 +41,8 @@ struct http1_message {
     bool expect_continue; /* request with a body: Expect: 100-continue */
     bool upgrade;         /* request: Upgrade with Connection: upgrade; response: 101. head.protocol has the value */
     const char *error;    /* after a refusal: which rule, for the log and tests ("bare LF"); static text */
-    enum close_reason reason; /* after a refusal: REASON_BAD_REQUEST, REASON_HEAD_TOO_LARGE, REASON_TARGET_TOO_LONG or,
-                                 for responses, REASON_ORIGIN_BAD_RESPONSE */
+    enum close_reason reason; /* after a refusal: REASON_BAD_REQUEST, REASON_NOT_IMPLEMENTED, REASON_HEAD_TOO_LARGE,
+                                 REASON_TARGET_TOO_LONG or, for responses, REASON_ORIGIN_BAD_RESPONSE */
 };
 
 /*
@@ -54,9 +54,9 @@ struct http1_message {
  * complete. How the bytes were cut never changes the result. < 0: refused (KV_EINVAL, or KV_ELIMIT for a head over
  * LIMIT_HEAD_BYTES, LIMIT_TARGET_BYTES or HTTP1_FIELDS_MAX); m->error and m->reason say why. One empty line before the
  * request line is skipped (RFC 9112, 2.2) and counted in the length. The target is in origin-form or "*" for OPTIONS;
- * absolute-form is accepted if its authority equals Host and is then stored as origin-form ("/" for an empty path, "*"
- * with OPTIONS); CONNECT is refused. A wish to upgrade that http_upgrade_is_allowed denies, or with a chunked body, is
- * not taken up: upgrade stays false, which RFC 9110, 7.8 allows.
+ * absolute-form is stored as origin-form ("/" for an empty path, "*" with OPTIONS), and its authority in place of
+ * Host's; CONNECT is refused. A wish to upgrade that http_upgrade_is_allowed denies, or with a chunked body, is not
+ * taken up: upgrade stays false, which RFC 9110, 7.8 allows.
  */
 ssize_t http1_parse_request(struct slice input, size_t *scanned, struct http1_message *m);
 

@@ -78,11 +78,13 @@ static const char *check_response_start(struct slice s)
     return slice_starts_with(s, version) ? NULL : "not an HTTP/1 status line";
 }
 
-/* Exactly HTTP/1.1 or HTTP/1.0, in upper case (RFC 9112, 2.3). */
+/* HTTP/1 in upper case; a minor version that is not known yet is the highest that is (RFC 9110, 2.5). */
 static bool parse_version(struct slice s, struct http1_message *m)
 {
-    m->http10 = slice_equals(s, SLICE("HTTP/1.0"));
-    return m->http10 || slice_equals(s, SLICE("HTTP/1.1"));
+    if (s.len != VERSION_LEN || !slice_starts_with(s, SLICE("HTTP/1.")) || !http_char_is(s.data[7], HTTP_CHAR_DIGIT))
+        return false;
+    m->http10 = s.data[7] == '0';
+    return true;
 }
 
 /* method SP request-target SP HTTP-version (RFC 9112, 3). */
@@ -99,7 +101,7 @@ static const char *parse_request_line(struct slice line, struct http1_message *m
     if (http_span(target, HTTP_CHAR_TARGET) != target.len)
         return memchr(target.data, '#', target.len) ? "fragment in the target" : "target is not visible ASCII";
     if (!parse_version((struct slice){space + 1, rest.len - target.len - 1}, m))
-        return "version is neither HTTP/1.1 nor HTTP/1.0";
+        return "version is not HTTP/1";
     m->head.method = (struct slice){line.data, method};
     m->head.target = target;
     return NULL;
@@ -111,7 +113,7 @@ static const char *parse_status_line(struct slice line, struct http1_message *m)
 {
     const size_t code_at = VERSION_LEN + 1, end = code_at + 3;
     if (line.len < VERSION_LEN || !parse_version((struct slice){line.data, VERSION_LEN}, m))
-        return "version is neither HTTP/1.1 nor HTTP/1.0";
+        return "version is not HTTP/1";
     if (line.len < end || line.data[VERSION_LEN] != ' ' || (line.len > end && line.data[end] != ' '))
         return "malformed status line";
     uint64_t status;
@@ -305,6 +307,23 @@ static bool is_oddly_spaced(struct slice value)
     return *before != ':' || value.data[value.len] != '\r';
 }
 
+#define OTHER_CODING "Transfer-Encoding that is not known, with chunked behind it"
+
+/* What is wrong with a Transfer-Encoding that is not chunked alone: a body that ends as everybody agrees, in a coding
+ * that is not taken apart here (RFC 9112, 6.1), or a framing that is none. */
+static const char *check_other_coding(struct slice list)
+{
+    struct slice coding = {0};
+    bool tokens = true;
+    unsigned chunked = 0, others = 0;
+    while (slice_next_element(&list, &coding)) {
+        tokens = tokens && http_is_token(coding);
+        *(slice_equals_nocase(coding, SLICE("chunked")) ? &chunked : &others) += 1;
+    }
+    bool framed = tokens && others > 0 && chunked == 1 && slice_equals_nocase(coding, SLICE("chunked"));
+    return framed ? OTHER_CODING : "Transfer-Encoding other than chunked";
+}
+
 /* What both sides' rules have in common (RFC 9112, 6.1 to 6.3): chunked once and alone, and never beside a length. */
 static const char *check_coding(const struct http1_message *m, const struct control *c)
 {
@@ -317,7 +336,7 @@ static const char *check_coding(const struct http1_message *m, const struct cont
     if (c->codings > 1)
         return "more than one Transfer-Encoding";
     if (!slice_equals_nocase(c->coding, SLICE("chunked")))
-        return "Transfer-Encoding other than chunked";
+        return check_other_coding(c->coding);
     return is_oddly_spaced(c->coding) ? "odd white space around Transfer-Encoding" : NULL;
 }
 
@@ -363,8 +382,8 @@ static size_t scheme_len(struct slice target)
     return 0;
 }
 
-/* Leaves a path or "*" (RFC 9112, 3.2). An absolute target has to name the host that Host names: which of the two wins
- * is where proxies and servers differ. */
+/* Leaves a path or "*" (RFC 9112, 3.2). The host of an absolute target wins over Host (3.2.2) and takes its place: it
+ * is the one that is routed by, authorised and passed on. */
 static const char *settle_target(struct http1_message *m)
 {
     struct slice target = m->head.target;
@@ -386,13 +405,24 @@ static const char *settle_target(struct http1_message *m)
     struct slice authority = {rest.data, len}, path = {rest.data + len, rest.len - len};
     if (len > 0 && memchr(authority.data, '@', len))
         return "user info in the target";
-    if (!slice_equals_nocase(authority, m->head.authority))
-        return "target and Host disagree";
+    struct slice host;
+    if (!http_split_authority(authority, &host))
+        return "target's host is not a host";
     if (path.len > 0 && path.data[0] == '?')
         return "URL as target without a path";
-    if (path.len == 0)
+    if (path.len == 0) {
         path = options ? SLICE("*") : SLICE("/");
+    } else { /* which begins right behind the authority: one block cannot hold both (head_carry) */
+        m->head.block.len -= (size_t)(path.data - m->head.block.data);
+        m->head.block.data = path.data;
+    }
     m->head.target = path;
+    m->head.authority = authority;
+    m->head.host_len = (uint16_t)host.len;
+    for (size_t i = 0; i < m->head.count; i++)
+        if (m->fields[i].id == FIELD_HOST)
+            m->fields[i].value = authority;
+    m->head.loose += authority.len;
     return NULL;
 }
 
@@ -409,19 +439,15 @@ static const char *settle_expect(struct http1_message *m, const struct control *
     return NULL;
 }
 
-static const char *settle_upgrade(struct http1_message *m, const struct control *c)
+/* A wish that is not understood is not heard (RFC 9110, 7.8): what is not passed on misleads nobody. */
+static void settle_upgrade(struct http1_message *m, const struct control *c)
 {
     if (c->upgrades == 0 || !c->upgrade_wanted || m->http10)
-        return NULL;
-    if (c->upgrades > 1)
-        return "more than one Upgrade";
-    if (!http_is_protocol_list(c->upgrade))
-        return "Upgrade is not a list of protocols";
-    if (!http_upgrade_is_allowed(c->upgrade) || m->framing == HTTP1_CHUNKED)
-        return NULL;
+        return;
+    if (c->upgrades > 1 || !http_upgrade_is_allowed(c->upgrade) || m->framing == HTTP1_CHUNKED)
+        return;
     m->upgrade = true;
     m->head.protocol = c->upgrade;
-    return NULL;
 }
 
 static bool wants_keep_alive(const struct http1_message *m, const struct control *c)
@@ -442,7 +468,7 @@ static const char *finish_request(struct http1_message *m)
     if (!error)
         error = settle_expect(m, &c);
     if (!error)
-        error = settle_upgrade(m, &c);
+        settle_upgrade(m, &c);
     return error;
 }
 
@@ -454,7 +480,12 @@ ssize_t http1_parse_request(struct slice input, size_t *scanned, struct http1_me
     if (m->head.target.len > LIMIT_TARGET_BYTES)
         return refuse_size(m, REQUEST, REASON_TARGET_TOO_LONG, "target is too long");
     const char *error = finish_request(m);
-    return error ? refuse(m, REQUEST, error) : len;
+    if (!error)
+        return len;
+    refuse(m, REQUEST, error);
+    if (strcmp(error, OTHER_CODING) == 0)
+        m->reason = REASON_NOT_IMPLEMENTED;
+    return KV_EINVAL;
 }
 
 /* ---- responses ------------------------------------------------------------------------------------------------- */

@@ -174,7 +174,7 @@ bool http_is_target(struct slice s)
 static bool is_port(struct slice s)
 {
     uint64_t port;
-    return s.len <= 5 && slice_to_u64(s, &port) && port <= 65535;
+    return s.len == 0 || (s.len <= 5 && slice_to_u64(s, &port) && port <= 65535);
 }
 
 /* Dotted labels, none of them empty but for the one behind a trailing dot. */

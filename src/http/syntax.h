@@ -56,7 +56,8 @@ bool http_is_visible(struct slice s);
 bool http_is_target(struct slice s);
 
 /* host [":" port] with a registered name, IPv4 or bracketed IPv6 literal; ASCII only, no user info, no empty host or
- * label, no empty port, port at most 65535. A name is narrower than RFC 3986 has it: letters, digits, '-', '_' and
+ * label, port at most 65535 or empty (RFC 3986, 3.2.3). A name is narrower than RFC 3986 has it: letters, digits, '-',
+ * '_' and
  * '.', because percent-encoding and sub-delims are no part of any host that can be looked up. */
 bool http_is_authority(struct slice s);
 

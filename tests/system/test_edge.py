@@ -276,9 +276,16 @@ def test_options_star(fetch):
     assert json.loads(fetch("*", method="OPTIONS").content)["target"] == "*"
 
 
-def test_absolute_form_of_the_same_host(fetch, shared_tunnel):
-    seen = json.loads(fetch(f"http://{shared_tunnel.host}/abs?x=1").content)
+@pytest.mark.parametrize("port", ["", ":80"])
+@pytest.mark.parametrize("host", [None, "other.test"])
+def test_absolute_form(shared_server, shared_tunnel, port, host):
+    """Its host is routed by and passed on, whatever Host says (RFC 9112, 3.2.2)."""
+    with shared_server.visitor(shared_tunnel.host) as visitor:
+        visitor.request(f"http://{shared_tunnel.host}{port}/abs?x=1", host=host)
+        seen = json.loads(visitor.response().content)
     assert seen["target"] == "/abs?x=1"
+    fields = fields_of(seen)
+    assert fields.all("host") == [shared_tunnel.host + port] == fields.all("x-forwarded-host")
 
 
 # ---- continue, interim answers, trailers ----

@@ -24,6 +24,7 @@ static void test_statuses_and_codes(void **state)
         {REASON_VISITOR_GONE, "visitor_gone", 0, SIDE_VISITOR},
         {REASON_VISITOR_SLOW, "visitor_slow", 408, SIDE_VISITOR},
         {REASON_BAD_REQUEST, "bad_request", 400, SIDE_VISITOR},
+        {REASON_NOT_IMPLEMENTED, "not_implemented", 501, SIDE_VISITOR},
         {REASON_HEAD_TOO_LARGE, "head_too_large", 431, SIDE_VISITOR},
         {REASON_TARGET_TOO_LONG, "target_too_long", 414, SIDE_VISITOR},
         {REASON_RATE_LIMITED, "rate_limited", 429, SIDE_VISITOR},
