@@ -24,8 +24,9 @@ static const char *ask(const char *method, const char *host, const char *origin)
 static void test_hosts_that_no_page_can_have(void **state)
 {
     (void)state;
-    static const char *const hosts[] = {"localhost", "localhost:9090", "LocalHost", "localhost.", "a.localhost",
-                                        "127.0.0.1", "127.0.0.1:1",    "10.0.0.7",  "[::1]",      "[2001:db8::1]:9090"};
+    static const char *const hosts[] = {
+        "localhost",   "localhost:9090", "LocalHost", "localhost.", "a.localhost",       "127.0.0.1",
+        "127.0.0.1:1", "127.0.0.1:",     "10.0.0.7",  "[::1]",      "[2001:db8::1]:9090"};
     for (size_t i = 0; i < sizeof(hosts) / sizeof(hosts[0]); i++) {
         assert_null(ask("GET", hosts[i], NULL));
         assert_null(ask("POST", hosts[i], NULL));
@@ -39,7 +40,7 @@ static void test_hosts_that_a_page_can_have(void **state)
                                         "xlocalhost", ".localhost",  "127.0.0.1.x",
                                         "127.1",      "0x7f.1",      "1.2.3.4.5",
                                         "2130706433", "a b",         "[]",
-                                        "[x]",        ":9090",       "127.0.0.1:"};
+                                        "[x]",        ":9090"};
     for (size_t i = 0; i < sizeof(hosts) / sizeof(hosts[0]); i++) {
         assert_non_null(ask("GET", hosts[i], NULL));
         assert_non_null(ask("HEAD", hosts[i], NULL));
