@@ -282,7 +282,7 @@ static void begin_body(struct origin *o, const struct http1_message *answer)
     o->keep_alive = answer->keep_alive;
     o->personal |= origin_head_binds_connection(&answer->head);
     o->idle_ms = origin_head_idle_ms(&answer->head);
-    http1_body_start(&o->body, answer->framing, answer->length);
+    http1_body_start(&o->body, answer->framing, answer->length, HTTP1_TOLERANT);
 }
 
 /* Takes one head from the front of the input. False when there is no whole one, or nothing is open any more. */

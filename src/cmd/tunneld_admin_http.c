@@ -211,7 +211,7 @@ static int read_head(struct call *c, struct buffer *in, struct http1_body *body,
             buffer_consume(in, (size_t)n);
             scanned = 0;
             if (final) {
-                http1_body_start(body, m.framing, m.length);
+                http1_body_start(body, m.framing, m.length, HTTP1_TOLERANT);
                 return KV_OK;
             }
             continue;

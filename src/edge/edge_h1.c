@@ -233,7 +233,7 @@ static struct edge_exchange *exchange_new(struct edge_h1 *h1, const struct http1
     x->http10 = m->http10;
     x->keep_alive = m->keep_alive && !edge_local(h1->edge)->draining;
     x->error_type = edge_wanted_type(&m->head);
-    http1_body_start(&x->body, m->framing, m->length);
+    http1_body_start(&x->body, m->framing, m->length, HTTP1_STRICT);
     return x;
 }
 

@@ -25,6 +25,13 @@ enum http1_framing {
     HTTP1_UNTIL_CLOSE, /* responses only */
 };
 
+/* Strict towards visitors, wherever two parsers could disagree; tolerant towards the owner's own service, wherever only
+ * one reading exists: what it sends is written anew anyway. */
+enum http1_reading {
+    HTTP1_STRICT,
+    HTTP1_TOLERANT,
+};
+
 /* Field lines accepted in one head: eight of LIMIT_HEAD_FIELDS are left for what the forwarding rules add. */
 #define HTTP1_FIELDS_MAX (LIMIT_HEAD_FIELDS - 8)
 /* Longest method: the registered ones end at 17 (RFC 9110, 16.1). */
@@ -62,7 +69,9 @@ ssize_t http1_parse_request(struct slice input, size_t *scanned, struct http1_me
 
 /* The same for a response head; to_method decides about its body (RFC 9112, 6.3). Interim (1xx) heads are returned one
  * by one with HTTP1_NO_BODY. Reason phrases are skipped. Equal Content-Length duplicates, as lines or as a list, are
- * merged into one field; no empty line is skipped. */
+ * merged into one field; no empty line is skipped. The reading is tolerant: LF alone ends a line,
+ * white space before a colon is dropped, chunked wins over Content-Length and counts in HTTP/1.0 too (the connection is
+ * then not to be kept), and "identity" is no coding. */
 ssize_t http1_parse_response(struct slice input, size_t *scanned, struct slice to_method, struct http1_message *m);
 
 /* ---- bodies, reading ------------------------------------------------------------------------------------------- */
@@ -79,6 +88,7 @@ enum http1_body_event {
 /* A body being read, made ready by http1_body_start. */
 struct http1_body {
     enum http1_framing framing;
+    enum http1_reading reading;
     uint64_t left;        /* bytes of the body or of the current chunk */
     int state;            /* of the decoder, see http1_body.c */
     unsigned digits;      /* of the current chunk size */
@@ -90,7 +100,7 @@ struct http1_body {
 };
 
 /* Memory is taken for a trailer section alone. */
-void http1_body_start(struct http1_body *body, enum http1_framing framing, uint64_t length);
+void http1_body_start(struct http1_body *body, enum http1_framing framing, uint64_t length, enum http1_reading reading);
 /* Legal on a zeroed body, and more than once. */
 void http1_body_free(struct http1_body *body);
 

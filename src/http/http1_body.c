@@ -7,9 +7,10 @@
  *                             `-----> TRAILERS -> DONE                       (last chunk)
  *
  * A size is 1 to 15 hex digits, so that it cannot overflow, and nothing else: no sign, no 0x, no white space.
- * Extensions have to follow their grammar without white space, within LIMIT_CHUNK_LINE_BYTES, and are dropped. The size
- * line of "0" decides nothing by itself: the body ends behind its trailer section, which is collected, as a head is,
- * and checked as one when it is complete.
+ * Extensions have to follow their grammar without white space, within LIMIT_CHUNK_LINE_BYTES, and are dropped. A
+ * tolerant reading skips what stands behind the size, white space too, and takes LF alone for a line end. The size line
+ * of "0" decides nothing by itself: the body ends behind its trailer section, which is collected, as a head is, and
+ * checked as one when it is complete.
  */
 #include <stdlib.h>
 
@@ -31,6 +32,7 @@ enum state {
     STATE_EXT_QUOTED,
     STATE_EXT_ESCAPED,
     STATE_EXT_QUOTED_END,
+    STATE_EXT_IGNORED, /* of a tolerant reading, whatever it is */
     STATE_SIZE_LF,
     STATE_DATA,
     STATE_DATA_CR,
@@ -42,9 +44,10 @@ enum state {
 };
 
 /* Everything but the trailer array, which is most of the struct and is filled by count. */
-void http1_body_start(struct http1_body *body, enum http1_framing framing, uint64_t length)
+void http1_body_start(struct http1_body *body, enum http1_framing framing, uint64_t length, enum http1_reading reading)
 {
     body->framing = framing;
+    body->reading = reading;
     body->left = framing == HTTP1_LENGTH ? length : 0;
     body->state = STATE_PLAIN;
     body->digits = body->line_bytes = 0;
@@ -106,22 +109,33 @@ static int step_size(struct http1_body *body, char c, const char **error)
         return STATE_SIZE;
     }
     *error = c == '\n' ? "bare LF in a chunk-size line" : "chunk size is not a hex number";
-    return body->digits > 0 ? after_part(c) : -1;
+    if (body->digits == 0)
+        return -1;
+    return body->reading == HTTP1_TOLERANT && http_is_space(c) ? STATE_EXT_IGNORED : after_part(c);
+}
+
+static int behind_size_line(const struct http1_body *body)
+{
+    return body->left ? STATE_DATA : STATE_TRAILERS;
 }
 
 /* One byte of a chunk-size line (RFC 9112, 7.1 and 7.1.1). The next state, or -1 and *error. */
 static int step_line(struct http1_body *body, char c, const char **error)
 {
     bool token = http_char_is(c, HTTP_CHAR_TOKEN);
+    if (c == '\n' && body->reading == HTTP1_TOLERANT && (body->state != STATE_SIZE || body->digits > 0))
+        return behind_size_line(body);
     if (body->state == STATE_SIZE)
         return step_size(body, c, error);
     if (body->state == STATE_SIZE_LF) {
         *error = "bare CR in a chunk-size line";
         if (c != '\n')
             return -1;
-        return body->left ? STATE_DATA : STATE_TRAILERS;
+        return behind_size_line(body);
     }
     *error = c == '\n' ? "bare LF in a chunk-size line" : "malformed chunk extension";
+    if (body->reading == HTTP1_TOLERANT) /* nobody looks at what stands behind the size */
+        return c == '\r' ? STATE_SIZE_LF : STATE_EXT_IGNORED;
     switch ((enum state)body->state) {
     case STATE_EXT_NAME_FIRST:
         return token ? STATE_EXT_NAME : -1;
@@ -160,6 +174,8 @@ static bool take_line(struct http1_body *body, struct slice *input, const char *
     while (input->len > 0 && body->state != STATE_DATA && body->state != STATE_TRAILERS) {
         char c = *input->data;
         if (body->state == STATE_DATA_CR || body->state == STATE_DATA_LF) {
+            if (c == '\n' && body->reading == HTTP1_TOLERANT)
+                body->state = STATE_DATA_LF;
             if (c != (body->state == STATE_DATA_CR ? '\r' : '\n')) {
                 *error = "chunk data does not end with CRLF";
                 return false;
@@ -185,7 +201,8 @@ static bool take_line(struct http1_body *body, struct slice *input, const char *
 
 /* ---- trailers -------------------------------------------------------------------------------------------------- */
 
-/* Fields that some parsers heed even here, as if they stood in the head (RFC 9110, 6.5.1 forbids to send them). */
+/* Fields that some parsers heed even here, as if they stood in the head. They may not be sent (RFC 9110, 6.5.1), and
+ * are dropped. */
 static bool steers_message(enum field_id id)
 {
     return forward_is_hop_by_hop(id) || id == FIELD_HOST || id == FIELD_CONTENT_LENGTH;
@@ -202,17 +219,15 @@ static const char *parse_trailers(struct http1_body *body)
     head_borrow(&body->trailers, fields, HTTP1_TRAILERS_MAX);
     for (size_t line = 0, at = 0;; line = at) {
         struct field field;
-        if (http1_line_find(section, &at, &error) != HTTP1_LINE_WHOLE)
+        if (http1_line_find(section, &at, body->reading, &error) != HTTP1_LINE_WHOLE)
             return error;
         struct slice text = {section.data + line, at - line};
-        at += 2;
+        at += http1_line_end(section, at);
         if (text.len == 0)
             return NULL;
-        if (!http1_field_split(text, &field, &error))
+        if (!http1_field_split(text, body->reading, &field, &error))
             return error;
-        if (steers_message(field.id))
-            return "framing or routing field in the trailers";
-        if (head_add(&body->trailers, field.name, field.value))
+        if (!steers_message(field.id) && head_add(&body->trailers, field.name, field.value))
             return "too many trailer fields";
     }
 }
@@ -220,8 +235,9 @@ static const char *parse_trailers(struct http1_body *body)
 /* Collects lines until the empty one. Bytes behind it stay in *input; memory is taken only if there is a line. */
 static enum http1_body_event take_trailers(struct http1_body *body, struct slice *input)
 {
-    if (body->line.len == 0 && slice_starts_with(*input, SLICE("\r\n"))) {
-        advance(input, 2);
+    bool lf_alone = body->reading == HTTP1_TOLERANT && slice_starts_with(*input, SLICE("\n"));
+    if (body->line.len == 0 && (lf_alone || slice_starts_with(*input, SLICE("\r\n")))) {
+        advance(input, lf_alone ? 1 : 2);
         body->state = STATE_DONE;
         return HTTP1_BODY_MORE;
     }
@@ -238,13 +254,13 @@ static enum http1_body_event take_trailers(struct http1_body *body, struct slice
         advance(input, len);
 
         const char *error = NULL;
-        enum http1_line found = http1_line_find(buffer_slice(&body->line), &body->line_at, &error);
+        enum http1_line found = http1_line_find(buffer_slice(&body->line), &body->line_at, body->reading, &error);
         if (found == HTTP1_LINE_BAD)
             return bad(body, error);
         if (found == HTTP1_LINE_PART)
             continue;
         bool empty = body->line_at == 0 || body->line.data[body->line_at - 1] == '\n';
-        body->line_at += 2;
+        body->line_at += http1_line_end(buffer_slice(&body->line), body->line_at);
         if (empty) {
             error = parse_trailers(body);
             if (error)

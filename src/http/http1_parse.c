@@ -24,6 +24,11 @@ enum side {
 /* The longest first line that can be right; a reason phrase may be as long as a target. */
 #define FIRST_LINE_MAX (HTTP1_METHOD_MAX + 1 + LIMIT_TARGET_BYTES + 1 + VERSION_LEN)
 
+static enum http1_reading reading_of(enum side side)
+{
+    return side == REQUEST ? HTTP1_STRICT : HTTP1_TOLERANT;
+}
+
 static ssize_t refuse(struct http1_message *m, enum side side, const char *error)
 {
     m->error = error;
@@ -155,7 +160,7 @@ static ssize_t parse_first_line(enum side side, struct slice in, size_t start, s
     bool cut = rest.len > FIRST_LINE_MAX + 2;
     if (cut)
         in.len = start + FIRST_LINE_MAX + 2;
-    enum http1_line found = http1_line_find(in, &p->at, &error);
+    enum http1_line found = http1_line_find(in, &p->at, reading_of(side), &error);
     if (found == HTTP1_LINE_PART)
         return cut ? refuse_size(m, side, REASON_TARGET_TOO_LONG, "first line is too long") : 0;
     if (found == HTTP1_LINE_BAD)
@@ -164,7 +169,7 @@ static ssize_t parse_first_line(enum side side, struct slice in, size_t start, s
     error = side == REQUEST ? parse_request_line(text, m) : parse_status_line(text, m);
     if (error)
         return refuse(m, side, error);
-    p->line = p->at += 2;
+    p->line = p->at += http1_line_end(in, p->at);
     return 1;
 }
 
@@ -180,7 +185,7 @@ static ssize_t parse_lines(enum side side, struct slice in, size_t start, struct
     size_t at = p->at, fields = 0;
     for (size_t line = p->line;; line = at) {
         const char *error = NULL;
-        enum http1_line found = http1_line_find(in, &at, &error);
+        enum http1_line found = http1_line_find(in, &at, reading_of(side), &error);
         if (found == HTTP1_LINE_BAD)
             return refuse(m, side, error);
         if (found == HTTP1_LINE_PART) {
@@ -188,12 +193,12 @@ static ssize_t parse_lines(enum side side, struct slice in, size_t start, struct
             return 0;
         }
         struct slice text = {in.data + line, at - line};
-        at += 2;
+        at += http1_line_end(in, at);
         if (text.len == 0)
             return fields > HTTP1_FIELDS_MAX ? refuse_size(m, side, REASON_HEAD_TOO_LARGE, "too many fields")
                                              : (ssize_t)at;
         struct field field;
-        if (!http1_field_split(text, &field, &error))
+        if (!http1_field_split(text, reading_of(side), &field, &error))
             return refuse(m, side, error);
         if (++fields <= HTTP1_FIELDS_MAX)
             head_push(&m->head, field.name, field.value, field.id);
@@ -324,8 +329,8 @@ static const char *check_other_coding(struct slice list)
     return framed ? OTHER_CODING : "Transfer-Encoding other than chunked";
 }
 
-/* What both sides' rules have in common (RFC 9112, 6.1 to 6.3): chunked once and alone, and never beside a length. */
-static const char *check_coding(const struct http1_message *m, const struct control *c)
+/* Chunked once and alone, and never beside a length (RFC 9112, 6.1 to 6.3). */
+static const char *check_request_coding(const struct http1_message *m, const struct control *c)
 {
     if (c->codings == 0)
         return NULL;
@@ -342,7 +347,7 @@ static const char *check_coding(const struct http1_message *m, const struct cont
 
 static const char *settle_request_framing(struct http1_message *m, const struct control *c)
 {
-    const char *error = check_coding(m, c);
+    const char *error = check_request_coding(m, c);
     if (error)
         return error;
     if (c->lengths > 1)
@@ -544,12 +549,41 @@ static const char *settle_switch(struct http1_message *m, const struct control *
     return NULL;
 }
 
+static void drop_lengths(struct http1_message *m)
+{
+    uint16_t count = 0;
+    for (uint16_t i = 0; i < m->head.count; i++)
+        if (m->fields[i].id != FIELD_CONTENT_LENGTH)
+            m->fields[count++] = m->fields[i];
+    m->head.count = count;
+}
+
+/* Chunks win over a length and over the version (RFC 9112, 6.3 and 6.1), on a connection that carries nothing further
+ * then; "identity" is what old servers call no coding at all. */
+static const char *settle_response_coding(struct http1_message *m, struct control *c)
+{
+    if (c->codings == 1 && slice_equals_nocase(c->coding, SLICE("identity")))
+        c->codings = 0;
+    if (c->codings == 0)
+        return NULL;
+    if (c->codings > 1)
+        return "more than one Transfer-Encoding";
+    if (!slice_equals_nocase(c->coding, SLICE("chunked")))
+        return check_other_coding(c->coding);
+    if (c->lengths > 0)
+        drop_lengths(m);
+    if (c->lengths > 0 || m->http10)
+        m->keep_alive = false;
+    c->lengths = 0;
+    return NULL;
+}
+
 static const char *finish_response(struct http1_message *m, struct slice to_method)
 {
     struct control c;
     gather(&m->head, &c);
     m->keep_alive = wants_keep_alive(m, &c);
-    const char *error = check_coding(m, &c);
+    const char *error = settle_response_coding(m, &c);
     if (!error && c.lengths)
         error = merge_lengths(m);
     if (error)

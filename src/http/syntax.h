@@ -27,6 +27,12 @@ static inline bool http_char_is(char c, enum http_char what)
     return (http_char_table[(unsigned char)c] & what) != 0;
 }
 
+/* OWS (RFC 9110, 5.6.3). */
+static inline bool http_is_space(char c)
+{
+    return c == ' ' || c == '\t';
+}
+
 /* Length of the longest prefix of s whose characters are all of this kind. */
 static inline size_t http_span(struct slice s, enum http_char what)
 {

@@ -1,7 +1,7 @@
 /*
- * Bodies. The first byte chooses the framing, the second the size of the pieces and of `most`, the third a length.
- * Invariants: cutting changes nothing; never more bytes than were framed; nothing is taken behind the end; chunks
- * written by us from what was read give the same body and trailers.
+ * Bodies. The first byte chooses the framing and how tolerantly it is read, the second the size of the pieces and of
+ * `most`, the third a length. Invariants: cutting changes nothing; never more bytes than were framed; nothing is taken
+ * behind the end; chunks written by us from what was read give the same body and trailers.
  */
 #include "http1_check.h"
 
@@ -18,12 +18,12 @@ static void free_reading(struct reading *r)
     buffer_free(&r->trailers);
 }
 
-static struct reading read_body(enum http1_framing framing, uint64_t length, struct slice input, size_t step,
-                                size_t most)
+static struct reading read_body(enum http1_framing framing, uint64_t length, enum http1_reading how, struct slice input,
+                                size_t step, size_t most)
 {
     struct reading r = {.data = BUFFER_INIT(1 << 22), .trailers = BUFFER_INIT(1 << 20)};
     struct http1_body body;
-    http1_body_start(&body, framing, length);
+    http1_body_start(&body, framing, length, how);
     do {
         size_t piece = step < input.len - r.taken ? step : input.len - r.taken;
         char *copy = malloc(piece + 1);
@@ -68,7 +68,7 @@ static void check_rewritten(const struct reading *r)
         CHECK(buffer_append_string(&out, "\r\n") == 0);
     }
     CHECK(buffer_append_slice(&out, buffer_slice(&r->trailers)) == 0);
-    struct reading again = read_body(HTTP1_CHUNKED, 0, buffer_slice(&out), SIZE_MAX, SIZE_MAX);
+    struct reading again = read_body(HTTP1_CHUNKED, 0, HTTP1_STRICT, buffer_slice(&out), SIZE_MAX, SIZE_MAX);
     if (again.last == HTTP1_BODY_BAD) /* our spaces may take a section over its cap */
         CHECK(r->trailers.len > LIMIT_TRAILER_BYTES);
     else
@@ -78,6 +78,14 @@ static void check_rewritten(const struct reading *r)
     buffer_free(&out);
 }
 
+/* What is read strictly is read tolerantly in the same way. */
+static void check_tolerated(const struct reading *r, struct slice input)
+{
+    struct reading again = read_body(HTTP1_CHUNKED, 0, HTTP1_TOLERANT, input, SIZE_MAX, SIZE_MAX);
+    check_same(r, &again);
+    free_reading(&again);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -85,12 +93,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     /* Chunked most of the time: it is where the decoder can be wrong. */
     enum http1_framing framing = data[0] < 4 ? (enum http1_framing)data[0] : HTTP1_CHUNKED;
+    enum http1_reading how = data[0] & 8 ? HTTP1_TOLERANT : HTTP1_STRICT;
     size_t step = (size_t)(data[1] & 15) + 1, most = (size_t)(data[1] >> 4) + 1;
     uint64_t length = framing == HTTP1_LENGTH ? data[2] : 0;
     struct slice input = {(const char *)data + 3, size - 3};
 
-    struct reading whole = read_body(framing, length, input, SIZE_MAX, SIZE_MAX);
-    struct reading pieces = read_body(framing, length, input, step, most);
+    struct reading whole = read_body(framing, length, how, input, SIZE_MAX, SIZE_MAX);
+    struct reading pieces = read_body(framing, length, how, input, step, most);
     check_same(&whole, &pieces);
     CHECK(whole.data.len <= input.len && whole.taken <= input.len);
     if (framing == HTTP1_LENGTH)
@@ -101,6 +110,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         CHECK(whole.data.len == input.len && whole.last == HTTP1_BODY_MORE);
     if (framing == HTTP1_CHUNKED && whole.last == HTTP1_BODY_END)
         check_rewritten(&whole);
+    if (framing == HTTP1_CHUNKED && how == HTTP1_STRICT && whole.last == HTTP1_BODY_END)
+        check_tolerated(&whole, input);
     free_reading(&whole);
     free_reading(&pieces);
     return 0;

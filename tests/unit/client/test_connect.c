@@ -114,8 +114,8 @@ static void test_what_is_no_answer(void **state)
 {
     (void)state;
     static const char *const bad[] = {
-        "SSH-2.0-OpenSSH\r\n\r\n",          "\x16\x03\x01", "HTTP/2.0 200 OK\r\n\r\n", "HTTP/1.1 2000 OK\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nA : b\r\n\r\n",
+        "SSH-2.0-OpenSSH\r\n\r\n",           "\x16\x03\x01", "HTTP/2.0 200 OK\r\n\r\n", "HTTP/1.1 2000 OK\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nA b: c\r\n\r\n",
     };
     struct connect_answer answer;
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {

@@ -29,7 +29,7 @@ static void read_message(struct message *m, struct slice input)
         return;
     }
     struct slice rest = {input.data + len, input.len - (size_t)len}, data;
-    http1_body_start(&m->body, m->head.framing, m->head.length);
+    http1_body_start(&m->body, m->head.framing, m->head.length, HTTP1_STRICT);
     enum http1_body_event event;
     while ((event = http1_body_next(&m->body, &rest, SIZE_MAX, &data)) == HTTP1_BODY_DATA)
         if (buffer_append_slice(&m->content, data))
