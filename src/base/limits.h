@@ -9,6 +9,8 @@
 #define LIMIT_HEAD_BYTES           (32 * 1024) /* as nginx (4 x 8 KiB): large cookies pass, floods do not */
 #define LIMIT_TARGET_BYTES         (16 * 1024) /* request target; half of the head, so that fields still fit */
 #define LIMIT_HEAD_FIELDS          128         /* field lines in one head: parse work and wire overhead per request */
+#define LIMIT_ANSWER_HEAD_BYTES    (64 * 1024) /* a local service's: policies and debug fields make them large */
+#define LIMIT_ANSWER_HEAD_FIELDS   256         /* field lines in it */
 #define LIMIT_COOKIE_CRUMBS        1024        /* fields that a visitor over HTTP/2 splits Cookie into */
 #define LIMIT_TRAILER_BYTES        (16 * 1024) /* trailers carry statuses and checksums, not documents */
 #define LIMIT_CHUNK_LINE_BYTES     256         /* chunk size and extensions, which nobody uses */

@@ -50,6 +50,9 @@ static const struct reason_text texts[REASON_COUNT] = {
                               SIDE_SERVICE, 502},
     [REASON_ORIGIN_BAD_RESPONSE] = {"origin_bad_response", "the local service's answer is not valid HTTP", SIDE_SERVICE,
                                     502},
+    [REASON_ORIGIN_HEAD_TOO_LARGE] = {"origin_head_too_large",
+                                      "the header of the local service's answer is larger than 64 KiB or 256 fields",
+                                      SIDE_SERVICE, 502},
     [REASON_ORIGIN_TLS] = {"origin_tls", "the TLS connection to the local service failed", SIDE_SERVICE, 502},
     [REASON_ORIGIN_OTHER] = {"origin_other", "the local service could not answer this request", SIDE_SERVICE, 502},
 

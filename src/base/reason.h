@@ -32,6 +32,7 @@ enum close_reason {
     REASON_ORIGIN_TIMEOUT,         /* the local service accepted but did not answer in time */
     REASON_ORIGIN_CLOSED,          /* the local service closed before its answer was whole */
     REASON_ORIGIN_BAD_RESPONSE,    /* the local service's answer is not HTTP */
+    REASON_ORIGIN_HEAD_TOO_LARGE,  /* the head of the local service's answer is over the cap */
     REASON_ORIGIN_TLS,             /* TLS to the local service failed */
     REASON_ORIGIN_OTHER,           /* an old client's Error with code 0 */
     REASON_PROTOCOL,               /* the tunnel peer broke the protocol */

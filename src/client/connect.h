@@ -27,7 +27,7 @@ int connect_write(const struct proxy *proxy, const char *host, uint16_t port, st
 
 /* Reads one answer's head at the start of `in`. Returns its length; 0 while it is not complete, and *scanned, 0 at
  * first for each head, is the reader's note; KV_EPROTO with the rest of a sentence in answer->text for bytes that are
- * no HTTP answer, or a head over LIMIT_HEAD_BYTES. */
+ * no HTTP answer, or a head over LIMIT_ANSWER_HEAD_BYTES. */
 ssize_t connect_read(const struct proxy *proxy, struct slice in, size_t *scanned, struct connect_answer *answer);
 
 #endif

@@ -26,7 +26,7 @@ int origin_start(struct origin *o, struct origin_pool *pool, const struct origin
         .response_ms = request->response_ms,
         .framing = request->framing.framing,
         .length_left = request->framing.length,
-        .in = BUFFER_INIT(LIMIT_HEAD_BYTES + LIMIT_READ_BYTES),
+        .in = BUFFER_INIT(LIMIT_ANSWER_HEAD_BYTES + LIMIT_READ_BYTES),
         .upgrade = request->head->protocol.len > 0,
         .visitor = request->visitor,
         .personal = origin_head_binds_connection(request->head),

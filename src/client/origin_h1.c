@@ -294,7 +294,7 @@ static bool take_head(struct origin *o, struct slice *input)
         return false;
     o->scanned = 0;
     if (len < 0) {
-        fail(o, REASON_ORIGIN_BAD_RESPONSE, answer.error);
+        fail(o, answer.reason, answer.error);
         return false;
     }
     input->data += len;

@@ -400,6 +400,12 @@ static void on_data(void *user, struct slice bytes)
         fail(o, REASON_INTERNAL, kv_strerror(KV_ENOMEM));
 }
 
+static void on_oversized_answer(void *user)
+{
+    struct origin *o = user;
+    fail(o, REASON_ORIGIN_HEAD_TOO_LARGE, "head is too large");
+}
+
 static void on_trailers(void *user, const struct head *trailers)
 {
     struct origin *o = user;
@@ -497,6 +503,7 @@ static void on_closed(void *user, uint32_t error_code)
 static const struct h2_events stream_events = {
     .response = on_response,
     .trailers = on_trailers,
+    .oversized_answer = on_oversized_answer,
     .data = on_data,
     .end = on_end,
     .sent = on_sent,

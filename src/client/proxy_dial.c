@@ -337,7 +337,8 @@ struct proxy_dial *proxy_dial_start(struct worker *worker, const struct proxy *p
     d->server = server;
     d->events = events;
     d->owner = owner;
-    d->heard.limit = LIMIT_HEAD_BYTES + LIMIT_READ_BYTES; /* a head, and a read of the server's bytes behind it */
+    d->heard.limit =
+        LIMIT_ANSWER_HEAD_BYTES + LIMIT_READ_BYTES; /* a head, and a read of the server's bytes behind it */
     d->deadline.expired = on_expired;
     if (start(d) == KV_OK)
         return d;

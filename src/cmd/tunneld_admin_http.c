@@ -248,7 +248,7 @@ int admin_http_request(const struct admin_http_url *url, const char *method, con
 {
     struct call c = {.url = url, .method = method, .target = target, .fd = -1, .error = error_text};
     struct http1_body body = {0};
-    struct buffer in = BUFFER_INIT(LIMIT_HEAD_BYTES + READ_BYTES);
+    struct buffer in = BUFFER_INIT(LIMIT_ANSWER_HEAD_BYTES + READ_BYTES);
     char host[SOCKADDR_TEXT_LEN];
     c.until = now_ms() + ADMIN_HTTP_MS;
     *answer = (struct admin_http_answer){.body = BUFFER_INIT(ADMIN_ANSWER_BYTES)};

@@ -15,7 +15,7 @@
 #include "tunnel/exchange.h"
 
 /* An answer's head as it is written: a whole one from the tunnel, and what framing it adds. */
-#define ANSWER_HEAD_MAX (2 * LIMIT_HEAD_BYTES)
+#define ANSWER_HEAD_MAX (2 * LIMIT_ANSWER_HEAD_BYTES)
 
 struct conn;
 struct h2_stream;

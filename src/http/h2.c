@@ -118,6 +118,9 @@ static int on_oversized(struct h2_session *s, const nghttp2_frame *frame)
     if (!h2_spend_oversized(s))
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     if (frame->headers.cat != NGHTTP2_HCAT_REQUEST || !s->events->oversized) {
+        struct h2_stream *stream = find_stream(s, id);
+        if (stream && stream->user && stream->events->oversized_answer)
+            stream->events->oversized_answer(stream->user);
         nghttp2_submit_rst_stream(s->ng, NGHTTP2_FLAG_NONE, id, NGHTTP2_ENHANCE_YOUR_CALM);
         return 0;
     }
@@ -409,6 +412,7 @@ static int make_session(struct h2_session *s, bool server)
     nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, on_begin_frame);
     h2_set_output_callbacks(callbacks);
     h2_set_flood_limits(option);
+    nghttp2_option_set_max_send_header_block_length(option, SENT_BLOCK_MAX);
     nghttp2_option_set_no_auto_window_update(option, 1);
     nghttp2_option_set_no_closed_streams(option, 1);
     nghttp2_mem mem;
@@ -424,13 +428,18 @@ done:
     return error;
 }
 
+/* Octets that a field counts for in a header list besides its text (RFC 9113, 6.5.2). */
+#define LIST_FIELD_BYTES 32
+
 static int announce(struct h2_session *s, const struct h2_options *o)
 {
     nghttp2_settings_entry settings[6];
     size_t n = 0;
     settings[n++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, o->stream_window};
     settings[n++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_MAX_FRAME_SIZE, o->max_frame_size};
-    settings[n++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, LIMIT_HEAD_BYTES};
+    uint32_t list =
+        o->server ? LIMIT_HEAD_BYTES : LIMIT_ANSWER_HEAD_BYTES + LIST_FIELD_BYTES * LIMIT_ANSWER_HEAD_FIELDS;
+    settings[n++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, list};
     if (o->server) {
         settings[n++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, o->max_concurrent};
         if (o->extended_connect)

@@ -57,6 +57,9 @@ struct h2_events {
     /* A response head arrived (client): status set; interim ones (1xx) come first. */
     void (*response)(void *user, const struct head *head, bool end);
     void (*trailers)(void *user, const struct head *trailers);
+    /* A head or trailers came that are over the limits (client); the stream is reset with ENHANCE_YOUR_CALM. May be
+     * NULL. */
+    void (*oversized_answer)(void *user);
     /* Body bytes, borrowed until return. */
     void (*data)(void *user, struct slice bytes);
     /* The peer ended its direction (after the last data or the trailers). */

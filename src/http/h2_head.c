@@ -14,12 +14,17 @@
 
 /* A block that grows far beyond its limit is no mistake of somebody with many cookies: it is reset, and the rest of it
  * decoded without being looked at. */
-#define BOMB_BYTES (4 * LIMIT_HEAD_BYTES)
+#define BOMB_FACTOR 4
+
+static size_t bytes_max(const struct h2_session *s)
+{
+    return s->server ? LIMIT_HEAD_BYTES : LIMIT_ANSWER_HEAD_BYTES;
+}
 
 int h2_head_begin(struct h2_session *s)
 {
     h2_head_end(s);
-    s->incoming = head_new(LIMIT_HEAD_FIELDS, LIMIT_HEAD_BYTES);
+    s->incoming = head_new(s->server ? LIMIT_HEAD_FIELDS : LIMIT_ANSWER_HEAD_FIELDS, bytes_max(s));
     s->incoming_too_large = s->target_too_long = false;
     s->incoming_bytes = 0;
     return s->incoming ? KV_OK : KV_ENOMEM;
@@ -68,7 +73,7 @@ static void take_crumb(struct h2_session *s, struct slice value)
 {
     const struct field *first = head_find_id(s->incoming, FIELD_COOKIE);
     if (s->crumbs == 1) {
-        s->cookie.limit = LIMIT_HEAD_BYTES;
+        s->cookie.limit = bytes_max(s);
         s->incoming_too_large = buffer_append_slice(&s->cookie, first->value) != KV_OK;
     }
     if (++s->crumbs > LIMIT_COOKIE_CRUMBS || s->incoming_too_large || buffer_append(&s->cookie, "; ", 2) != KV_OK ||
@@ -79,7 +84,7 @@ static void take_crumb(struct h2_session *s, struct slice value)
 bool h2_head_take(struct h2_session *s, struct slice name, struct slice value)
 {
     s->incoming_bytes += name.len + value.len;
-    if (s->incoming_bytes > BOMB_BYTES)
+    if (s->incoming_bytes > BOMB_FACTOR * bytes_max(s))
         return false;
     if (!s->incoming || s->incoming_too_large)
         return true;

@@ -11,7 +11,8 @@
 #include "http/h2.h"
 #include "http/h2_memory.h"
 
-#define SENT_FIELDS_MAX (LIMIT_HEAD_FIELDS + 32) /* what others may send, and what forwarding adds */
+#define SENT_FIELDS_MAX (LIMIT_ANSWER_HEAD_FIELDS + 32) /* what others may send, and what forwarding adds */
+#define SENT_BLOCK_MAX  (2 * LIMIT_ANSWER_HEAD_BYTES)   /* of such a head, packed at worst */
 
 struct h2_session {
     nghttp2_session *ng;

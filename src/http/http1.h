@@ -33,14 +33,16 @@ enum http1_reading {
 };
 
 /* Field lines accepted in one head: eight of LIMIT_HEAD_FIELDS are left for what the forwarding rules add. */
-#define HTTP1_FIELDS_MAX (LIMIT_HEAD_FIELDS - 8)
+#define HTTP1_FIELDS_MAX        (LIMIT_HEAD_FIELDS - 8)
+/* The same in an answer. */
+#define HTTP1_ANSWER_FIELDS_MAX LIMIT_ANSWER_HEAD_FIELDS
 /* Longest method: the registered ones end at 17 (RFC 9110, 16.1). */
-#define HTTP1_METHOD_MAX 32
+#define HTTP1_METHOD_MAX        32
 
 /* Not to be copied: head.fields points into it. */
 struct http1_message {
     struct head head; /* borrows from the input, and from the next member */
-    struct field fields[HTTP1_FIELDS_MAX];
+    struct field fields[HTTP1_ANSWER_FIELDS_MAX];
     enum http1_framing framing;
     uint64_t length;      /* with HTTP1_LENGTH; at most INT64_MAX */
     bool http10;          /* HTTP/1.0 was spoken */
@@ -49,7 +51,8 @@ struct http1_message {
     bool upgrade;         /* request: Upgrade with Connection: upgrade; response: 101. head.protocol has the value */
     const char *error;    /* after a refusal: which rule, for the log and tests ("bare LF"); static text */
     enum close_reason reason; /* after a refusal: REASON_BAD_REQUEST, REASON_NOT_IMPLEMENTED, REASON_HEAD_TOO_LARGE,
-                                 REASON_TARGET_TOO_LONG or, for responses, REASON_ORIGIN_BAD_RESPONSE */
+                                 REASON_TARGET_TOO_LONG or, for responses, REASON_ORIGIN_BAD_RESPONSE and
+                                 REASON_ORIGIN_HEAD_TOO_LARGE */
 };
 
 /*
@@ -69,9 +72,9 @@ ssize_t http1_parse_request(struct slice input, size_t *scanned, struct http1_me
 
 /* The same for a response head; to_method decides about its body (RFC 9112, 6.3). Interim (1xx) heads are returned one
  * by one with HTTP1_NO_BODY. Reason phrases are skipped. Equal Content-Length duplicates, as lines or as a list, are
- * merged into one field; no empty line is skipped. The reading is tolerant: LF alone ends a line,
- * white space before a colon is dropped, chunked wins over Content-Length and counts in HTTP/1.0 too (the connection is
- * then not to be kept), and "identity" is no coding. */
+ * merged into one field; no empty line is skipped. The limits are LIMIT_ANSWER_HEAD_BYTES and HTTP1_ANSWER_FIELDS_MAX.
+ * The reading is tolerant: LF alone ends a line, white space before a colon is dropped, chunked wins over
+ * Content-Length and counts in HTTP/1.0 too (the connection is then not to be kept), and "identity" is no coding. */
 ssize_t http1_parse_response(struct slice input, size_t *scanned, struct slice to_method, struct http1_message *m);
 
 /* ---- bodies, reading ------------------------------------------------------------------------------------------- */

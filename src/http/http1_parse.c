@@ -29,6 +29,16 @@ static enum http1_reading reading_of(enum side side)
     return side == REQUEST ? HTTP1_STRICT : HTTP1_TOLERANT;
 }
 
+static size_t bytes_max(enum side side)
+{
+    return side == REQUEST ? LIMIT_HEAD_BYTES : LIMIT_ANSWER_HEAD_BYTES;
+}
+
+static uint16_t fields_max(enum side side)
+{
+    return side == REQUEST ? HTTP1_FIELDS_MAX : HTTP1_ANSWER_FIELDS_MAX;
+}
+
 static ssize_t refuse(struct http1_message *m, enum side side, const char *error)
 {
     m->error = error;
@@ -39,14 +49,14 @@ static ssize_t refuse(struct http1_message *m, enum side side, const char *error
 static ssize_t refuse_size(struct http1_message *m, enum side side, enum close_reason reason, const char *error)
 {
     m->error = error;
-    m->reason = side == REQUEST ? reason : REASON_ORIGIN_BAD_RESPONSE;
+    m->reason = side == REQUEST ? reason : REASON_ORIGIN_HEAD_TOO_LARGE;
     return KV_ELIMIT;
 }
 
 /* Everything but the field array, which is as large as the rest of a request's work and is filled by count. */
-static void message_clear(struct http1_message *m)
+static void message_clear(struct http1_message *m, enum side side)
 {
-    head_borrow(&m->head, m->fields, HTTP1_FIELDS_MAX);
+    head_borrow(&m->head, m->fields, fields_max(side));
     m->framing = HTTP1_NO_BODY;
     m->length = 0;
     m->http10 = m->keep_alive = m->expect_continue = m->upgrade = false;
@@ -136,7 +146,8 @@ struct place {
     size_t line, at;
 };
 
-_Static_assert(LIMIT_HEAD_BYTES <= 0xffff, "a place has to fit into 32 bits");
+/* Heads that reach their limit are refused, so that a place to go on from is below it. */
+_Static_assert(LIMIT_HEAD_BYTES <= 0x10000 && LIMIT_ANSWER_HEAD_BYTES <= 0x10000, "a place has to fit into 32 bits");
 
 static size_t place_pack(struct place p)
 {
@@ -195,22 +206,22 @@ static ssize_t parse_lines(enum side side, struct slice in, size_t start, struct
         struct slice text = {in.data + line, at - line};
         at += http1_line_end(in, at);
         if (text.len == 0)
-            return fields > HTTP1_FIELDS_MAX ? refuse_size(m, side, REASON_HEAD_TOO_LARGE, "too many fields")
+            return fields > fields_max(side) ? refuse_size(m, side, REASON_HEAD_TOO_LARGE, "too many fields")
                                              : (ssize_t)at;
         struct field field;
         if (!http1_field_split(text, reading_of(side), &field, &error))
             return refuse(m, side, error);
-        if (++fields <= HTTP1_FIELDS_MAX)
+        if (++fields <= fields_max(side))
             head_push(&m->head, field.name, field.value, field.id);
     }
 }
 
 static ssize_t parse_head(enum side side, struct slice input, size_t *scanned, struct http1_message *m)
 {
-    message_clear(m);
+    message_clear(m, side);
     struct slice in = input;
-    if (in.len > LIMIT_HEAD_BYTES)
-        in.len = LIMIT_HEAD_BYTES;
+    if (in.len > bytes_max(side))
+        in.len = bytes_max(side);
     size_t start = side == REQUEST && slice_starts_with(in, SLICE("\r\n")) ? 2 : 0;
     struct place begin = {start, start}, place = place_unpack(*scanned);
     bool resumed = place.at > start;
@@ -218,7 +229,7 @@ static ssize_t parse_head(enum side side, struct slice input, size_t *scanned, s
         place = begin;
     ssize_t len = parse_lines(side, in, start, &place, m);
     if (len > 0 && resumed) {
-        message_clear(m);
+        message_clear(m, side);
         place = begin;
         len = parse_lines(side, in, start, &place, m);
     }
@@ -228,7 +239,7 @@ static ssize_t parse_head(enum side side, struct slice input, size_t *scanned, s
     }
     if (len != 0)
         return len;
-    if (input.len >= LIMIT_HEAD_BYTES)
+    if (input.len >= bytes_max(side))
         return refuse_size(m, side, REASON_HEAD_TOO_LARGE, "head is too large");
     *scanned = place_pack(place);
     return 0;

@@ -146,7 +146,7 @@ static void on_message(struct link *link, struct slice bytes, struct chunk *whol
     int error =
         wire_decode(link->side == WIRE_FROM_SERVER ? WIRE_FROM_CLIENT : WIRE_FROM_SERVER, bytes, &link->arena, &m);
     if (error && m.kind != WIRE_UNKNOWN && m.request_id != 0 && link->started) {
-        link_receive_bad(link, &m);
+        link_receive_bad(link, &m, error);
     } else if (error) {
         link_end(link, error == KV_ENOMEM ? REASON_INTERNAL : REASON_PROTOCOL, "a message could not be read");
     } else if (m.kind == WIRE_PING) {

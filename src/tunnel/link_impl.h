@@ -138,8 +138,8 @@ static inline void link_moved(struct link_exchange *ex)
 /* ---- link_in.c ------------------------------------------------------------------------------------------------- */
 
 void link_receive(struct link *link, const struct wire_message *m, struct chunk *whole);
-/* A decoded head was bad: that exchange alone is reset. */
-void link_receive_bad(struct link *link, const struct wire_message *m);
+/* A decoded head was bad, as wire_decode has it: that exchange alone is reset. */
+void link_receive_bad(struct link *link, const struct wire_message *m, int error);
 
 /* ---- link_out.c ------------------------------------------------------------------------------------------------ */
 

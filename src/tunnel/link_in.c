@@ -231,7 +231,7 @@ void link_receive(struct link *link, const struct wire_message *m, struct chunk 
     chunk_free(whole);
 }
 
-void link_receive_bad(struct link *link, const struct wire_message *m)
+void link_receive_bad(struct link *link, const struct wire_message *m, int error)
 {
     struct link_exchange *ex = link_find(link, m->request_id);
     if (!ex) {
@@ -245,7 +245,10 @@ void link_receive_bad(struct link *link, const struct wire_message *m)
     }
     if (half_is_open(&ex->half)) {
         /* Though our direction has ended: a peer that still sends has to hear that nobody takes it. */
-        half_close(&ex->half, REASON_ORIGIN_BAD_RESPONSE, "the answer's head is not HTTP");
+        if (error == KV_ELIMIT)
+            half_close(&ex->half, REASON_ORIGIN_HEAD_TOO_LARGE, "the answer's head is too large");
+        else
+            half_close(&ex->half, REASON_ORIGIN_BAD_RESPONSE, "the answer's head is not HTTP");
         link_send_reset(ex, REASON_PROTOCOL, "the head is not HTTP");
     }
     if (m->kind == WIRE_TRAILERS)

@@ -247,8 +247,9 @@ static void on_half_head(void *owner, struct head *head)
         m.head.head = *head;
         int error = link_put(link, &m);
         if (error == KV_EINVAL || error == KV_ELIMIT) {
-            half_close(&ex->half, REASON_ORIGIN_BAD_RESPONSE, "the head cannot be carried by the tunnel");
-            link_send_reset(ex, REASON_ORIGIN_BAD_RESPONSE, "the local service's head cannot be carried");
+            enum close_reason reason = error == KV_ELIMIT ? REASON_ORIGIN_HEAD_TOO_LARGE : REASON_ORIGIN_BAD_RESPONSE;
+            half_close(&ex->half, reason, "the head cannot be carried by the tunnel");
+            link_send_reset(ex, reason, "the local service's head cannot be carried");
         } else if (!interim && head->status != 101) {
             ex->upgraded = false;
         }

@@ -30,10 +30,10 @@ enum wire_feature {
 #define WIRE_FEATURES                                                                                                  \
     (FEATURE_CREDIT | FEATURE_TRAILERS | FEATURE_HALF_CLOSE | FEATURE_RESET | FEATURE_DRAIN | FEATURE_VISITOR)
 
-/* A head on the wire: what a visitor may send (base/limits.h), and what the edge adds to it (forwarding fields and the
- * two of an upgrade). */
-#define WIRE_HEAD_FIELDS  (LIMIT_HEAD_FIELDS + 16)
-#define WIRE_HEAD_BYTES   (LIMIT_HEAD_BYTES + 2048)
+/* A head on the wire: what a service may answer, which is more than a visitor may send (base/limits.h), and what is
+ * added to it on the way. */
+#define WIRE_HEAD_FIELDS  (LIMIT_ANSWER_HEAD_FIELDS + 16)
+#define WIRE_HEAD_BYTES   (LIMIT_ANSWER_HEAD_BYTES + 2048)
 #define WIRE_ERROR_BYTES  1024 /* the text of an Error or Reset; more is cut */
 
 #define WIRE_INSTANCE_LEN 16

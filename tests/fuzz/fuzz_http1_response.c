@@ -12,7 +12,7 @@ static void check_round_trip(const struct http1_message *m, const struct head *h
     CHECK(http1_write_response(&first, head, m->framing, m->length, m->keep_alive, false) == 0);
     ssize_t result = http1_parse_response(buffer_slice(&first), &scanned, slice_of(method), &again);
     if (result == KV_ELIMIT) { /* our own fields and spaces took it over a cap */
-        CHECK(head->count + 2 > HTTP1_FIELDS_MAX || first.len > LIMIT_HEAD_BYTES);
+        CHECK(head->count + 2 > HTTP1_ANSWER_FIELDS_MAX || first.len > LIMIT_ANSWER_HEAD_BYTES);
         buffer_free(&first);
         return;
     }

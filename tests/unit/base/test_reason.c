@@ -43,6 +43,7 @@ static void test_statuses_and_codes(void **state)
         {REASON_ORIGIN_TIMEOUT, "origin_timeout", 504, SIDE_SERVICE},
         {REASON_ORIGIN_CLOSED, "origin_closed", 502, SIDE_SERVICE},
         {REASON_ORIGIN_BAD_RESPONSE, "origin_bad_response", 502, SIDE_SERVICE},
+        {REASON_ORIGIN_HEAD_TOO_LARGE, "origin_head_too_large", 502, SIDE_SERVICE},
         {REASON_ORIGIN_TLS, "origin_tls", 502, SIDE_SERVICE},
         {REASON_ORIGIN_OTHER, "origin_other", 502, SIDE_SERVICE},
         {REASON_PROTOCOL, "protocol", 502, SIDE_TUNNEL},

@@ -122,11 +122,11 @@ static void test_what_is_no_answer(void **state)
         assert_int_equal(read_answer(&without, slice_of(bad[i]), &answer), KV_EPROTO);
         assert_memory_equal(answer.text, "does not answer as an HTTP proxy does (", 39);
     }
-    char *endless = malloc(LIMIT_HEAD_BYTES + 100);
+    char *endless = malloc(LIMIT_ANSWER_HEAD_BYTES + 100);
     assert_non_null(endless);
-    memset(endless, 'a', LIMIT_HEAD_BYTES + 100);
+    memset(endless, 'a', LIMIT_ANSWER_HEAD_BYTES + 100);
     memcpy(endless, "HTTP/1.1 200 OK\r\na: ", 20);
-    assert_int_equal(read_answer(&without, (struct slice){endless, LIMIT_HEAD_BYTES + 100}, &answer), KV_EPROTO);
+    assert_int_equal(read_answer(&without, (struct slice){endless, LIMIT_ANSWER_HEAD_BYTES + 100}, &answer), KV_EPROTO);
     free(endless);
 }
 

@@ -258,17 +258,17 @@ static void empty_trailers_are_an_end(void **state)
 static void sends_whole_heads(void **state)
 {
     (void)state;
-    struct field fields[LIMIT_HEAD_FIELDS + 33];
+    struct field fields[LIMIT_ANSWER_HEAD_FIELDS + 33];
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
         fields[i] = (struct field){.name = SLICE("x-field"), .value = SLICE("v")};
-    struct head head = {.status = 200, .fields = fields, .count = LIMIT_HEAD_FIELDS + 33};
+    struct head head = {.status = 200, .fields = fields, .count = LIMIT_ANSWER_HEAD_FIELDS + 33};
     request(true);
     settle(SIZE_MAX);
     assert_int_equal(h2_respond(server.stream, &head, true), KV_ELIMIT);
-    head.count = LIMIT_HEAD_FIELDS;
+    head.count = LIMIT_ANSWER_HEAD_FIELDS;
     assert_int_equal(h2_respond(server.stream, &head, true), KV_OK);
     settle(SIZE_MAX);
-    assert_int_equal(client.fields, LIMIT_HEAD_FIELDS);
+    assert_int_equal(client.fields, LIMIT_ANSWER_HEAD_FIELDS);
     assert_int_equal(client.closed, 1);
 }
 

@@ -168,16 +168,16 @@ static void holds_the_caps(void **state)
     (void)state;
     struct buffer b = BUFFER_INIT(1 << 20);
     buffer_append_string(&b, OK);
-    for (size_t i = 0; i <= HTTP1_FIELDS_MAX; i++)
+    for (size_t i = 0; i <= HTTP1_ANSWER_FIELDS_MAX; i++)
         buffer_append_string(&b, "X: y\r\n");
     buffer_append_string(&b, "\r\n");
     struct verdict v = feed(buffer_slice(&b), "GET", b.len, 1);
     assert_int_equal(v.result, KV_ELIMIT);
-    assert_int_equal(v.reason, REASON_ORIGIN_BAD_RESPONSE);
+    assert_int_equal(v.reason, REASON_ORIGIN_HEAD_TOO_LARGE);
     assert_string_equal(v.error, "too many fields");
 
     b.len = strlen(OK);
-    while (b.len < LIMIT_HEAD_BYTES)
+    while (b.len < LIMIT_ANSWER_HEAD_BYTES)
         buffer_append_string(&b,
                              "X: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n");
     v = feed(buffer_slice(&b), "GET", 1, 1000);
