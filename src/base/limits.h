@@ -18,10 +18,10 @@
 /* Waiting for visitors */
 #define LIMIT_HEAD_MS              15000 /* whole request head; slow heads hold a connection and nothing else */
 #define LIMIT_IDLE_MS              75000 /* keep-alive without a request; as nginx */
-#define LIMIT_PROGRESS_MS          60000 /* a body, either way, that moves less than the next for so long is dead */
-#define LIMIT_PROGRESS_BYTES       1024 /* a byte now and then is how slow attacks look; modems have 300 times as much */
-#define LIMIT_DRAIN_NOTICE_MS      1000 /* from the first GOAWAY to the last, when the visitor answers no PING */
-#define LIMIT_LINGER_MS            2000 /* reading on after a final answer, so that the peer sees it and no RST */
+#define LIMIT_PROGRESS_MS          60000 /* --stall-timeout: a body of which nothing moves is dead if memory is short */
+#define LIMIT_STALL_MAX_MS         3600000 /* and in any case after this: a lid is shut, a breakpoint is long */
+#define LIMIT_DRAIN_NOTICE_MS      1000    /* from the first GOAWAY to the last, when the visitor answers no PING */
+#define LIMIT_LINGER_MS            2000    /* reading on after a final answer, so that the peer sees it and no RST */
 #define LIMIT_LINGER_BYTES         (1024 * 1024)
 
 /* The PROXY header in front of a connection, from the proxies that --proxy-protocol-from names */

@@ -117,7 +117,9 @@ struct origin {
     bool replayable, connects; /* an extended CONNECT */
     unsigned tries;
     struct head *request_trailers, *answer_trailers;
-    bool answer_whole; /* nothing more comes; the rest is in `in` */
+    bool answer_whole;          /* nothing more comes; the rest is in `in` */
+    enum close_reason lost_for; /* the stream is gone for this reason, to be told behind what is in `in`; or NONE */
+    char lost_text[64];
 };
 
 /* 0; KV_EINVAL for a head that cannot be sent; KV_ENOMEM. */

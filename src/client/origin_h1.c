@@ -285,6 +285,19 @@ static void begin_body(struct origin *o, const struct http1_message *answer)
     http1_body_start(&o->body, answer->framing, answer->length, HTTP1_TOLERANT);
 }
 
+/* Whether the body breaks its framing in the bytes that came with the head: nobody has heard of the answer yet. */
+static bool is_wrong_from_start(struct origin *o, struct slice input)
+{
+    struct http1_body ahead = o->body;
+    struct slice bytes;
+    if (ahead.framing != HTTP1_CHUNKED || input.len == 0)
+        return false;
+    bool wrong = http1_body_next(&ahead, &input, SIZE_MAX, &bytes) == HTTP1_BODY_BAD;
+    o->body.error = ahead.error;
+    http1_body_free(&ahead);
+    return wrong;
+}
+
 /* Takes one head from the front of the input. False when there is no whole one, or nothing is open any more. */
 static bool take_head(struct origin *o, struct slice *input)
 {
@@ -329,6 +342,10 @@ static bool take_head(struct origin *o, struct slice *input)
                 return false;
         }
         begin_body(o, &answer);
+        if (is_wrong_from_start(o, *input)) {
+            fail(o, REASON_ORIGIN_BAD_RESPONSE, o->body.error);
+            return false;
+        }
     }
     o->events->head(o->owner, &answer.head);
     return o->conn != NULL;

@@ -433,8 +433,12 @@ static void read_on(struct origin *o)
         return;
     }
     buffer_consume(&o->in, o->in.len - rest.len);
-    if (o->in.len == 0 && o->answer_whole)
+    if (o->in.len > 0)
+        return;
+    if (o->answer_whole)
         end_answer(o);
+    else if (o->lost_for != REASON_NONE)
+        fail(o, o->lost_for, o->lost_text);
 }
 
 /* ---- the stream's end ------------------------------------------------------------------------------------------ */
@@ -496,6 +500,14 @@ static void on_closed(void *user, uint32_t error_code)
         reason = reason_of_reset(error_code);
         snprintf(sentence, sizeof(sentence), "the local service reset the stream: %s", h2_error_name(error_code));
         text = sentence;
+    }
+    if (o->open && o->in.len > 0) { /* the owner has no room at the moment for what was good */
+        o->lost_for = reason;
+        snprintf(o->lost_text, sizeof(o->lost_text), "%s", text);
+        o->request_ended = true;
+        origin_mux_leave(&o->seat);
+        drop_owed(o);
+        return;
     }
     fail(o, reason, text);
 }

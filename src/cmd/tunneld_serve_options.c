@@ -406,7 +406,7 @@ const struct cli_option serve_options[] = {
      "requests from one address, or IPv6 /64; a burst of five times that (no limit)", .set = set_address_requests},
     {"head-timeout", "TIME", NULL, "for a visitor's TLS handshake and request head (15s)", .set = set_head_timeout},
     {"idle-timeout", "TIME", NULL, "for a visitor's connection without a request (75s)", .set = set_idle_timeout},
-    {"stall-timeout", "TIME", NULL, "for a body, either way, of which less than 1 KiB moves in that time (60s)",
+    {"stall-timeout", "TIME", NULL, "for a body, either way, of which nothing moves, while memory is short; 0: for ever (60s)",
      .set = set_stall_timeout},
     {"grace", "TIME", NULL, "after SIGTERM, for what is in flight (30s)", .set = set_grace},
     {"ping-interval", "TIME", NULL, "how often a tunnel client is asked whether it lives (5s)",

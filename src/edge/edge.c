@@ -7,8 +7,17 @@
 
 #include "base/random.h"
 #include "edge/edge_impl.h"
+#include "edge/edge_stall.h"
+#include "tunnel/budget.h"
 
 #define CONNECTION_SPARE_BITS 9 /* eight bytes on the wire, and room to count */
+
+/* Connections that were closed are waited for as those are that were not. */
+static bool is_spent(const struct conn_patience *patience, uint64_t silent_ms)
+{
+    const struct edge *edge = (const struct edge *)((const char *)patience - offsetof(struct edge, patience));
+    return edge_stall_is_over(silent_ms, edge->settings.stall_timeout_ms, budget_is_short());
+}
 
 struct edge *edge_new(const struct edge_settings *settings)
 {
@@ -29,6 +38,7 @@ struct edge *edge_new(const struct edge_settings *settings)
         return NULL;
     }
     memset(e->locals, 0, size);
+    e->patience.is_spent = is_spent;
     for (unsigned i = 0; i < e->count; i++) {
         struct edge_local *local = &e->locals[i];
         local->scratch.limit = ANSWER_HEAD_MAX;
@@ -144,7 +154,7 @@ void edge_request_id(struct edge *edge, char out[EXCHANGE_ID_LEN])
 
 size_t edge_alive(const struct edge *edge)
 {
-    size_t alive = 0;
+    size_t alive = atomic_load_explicit(&edge->patience.sending, memory_order_relaxed);
     for (unsigned i = 0; i < edge->count; i++)
         alive += atomic_load_explicit(&edge->locals[i].alive, memory_order_relaxed);
     return alive;

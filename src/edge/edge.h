@@ -47,7 +47,7 @@ struct edge_settings {
     struct address_rates rates; /* of one visitor's address */
     unsigned head_timeout_ms;   /* from a connection, TLS included, or a head's first byte to its end */
     unsigned idle_timeout_ms;   /* a connection without a request */
-    unsigned stall_timeout_ms;  /* a body that moves less than LIMIT_PROGRESS_BYTES, either way */
+    unsigned stall_timeout_ms;  /* a body of which nothing moves, either way, while memory is short; 0: for ever */
     unsigned upgrade_idle_ms;   /* an upgraded connection that carries nothing for so long is closed; 0: never */
     /* Connections from these begin with a PROXY header. Referenced, not owned; NULL: from nobody */
     const struct networks *proxy_senders;

@@ -39,6 +39,7 @@ void edge_h1_end_exchange(struct edge_h1 *h1, enum close_reason reason, const ch
     h1->exchange = NULL;
     half_close(&x->half, reason, text);
     deadline_cancel(&x->answer);
+    edge_stall_cancel(&x->upload);
     http1_body_free(&x->body);
     pool_free(x, sizeof(*x));
 }
@@ -58,7 +59,7 @@ static void dispose(struct edge_h1 *h1, enum close_reason reason, const char *te
     edge_h1_end_exchange(h1, reason, text);
     edge_wait_cancel(h1->edge, &h1->waiter);
     deadline_cancel(&h1->reading);
-    deadline_cancel(&h1->writing);
+    edge_stall_cancel(&h1->answer_out);
     address_hold_drop(h1->edge->limit, &h1->hold);
     DL_DELETE(local->h1_conns, h1);
     atomic_fetch_sub_explicit(&local->alive, 1, memory_order_relaxed);
@@ -75,16 +76,36 @@ void edge_h1_close(struct edge_h1 *h1, enum close_reason reason, const char *tex
     conn_close(h1->conn);
 }
 
-/* Cuts the connection so that nobody takes what was sent for complete. */
+static void log_cut(const struct edge_h1 *h1, enum close_reason reason, const char *text)
+{
+    if (h1->exchange)
+        log_debug("answer cut short", log_str("request", h1->exchange->half.id),
+                  log_str("reason", reason_text(reason)->code), log_str("text", text ? text : ""));
+}
+
+/* Cuts the connection at once, so that nobody takes what was sent for complete. */
 void edge_h1_cut(struct edge_h1 *h1, enum close_reason reason, const char *text)
 {
     if (h1->closing)
         return;
-    if (h1->exchange)
-        log_debug("answer cut short", log_str("request", h1->exchange->half.id),
-                  log_str("reason", reason_text(reason)->code), log_str("text", text ? text : ""));
+    log_cut(h1, reason, text);
     dispose(h1, reason, text);
     conn_abort(h1->conn, true);
+}
+
+/* What was good of the answer is sent, and nobody takes it for complete: chunks without the last one, and fewer bytes
+ * than announced, say so in an orderly end. Where the end alone would tell, it is a reset. */
+static void break_off(struct edge_h1 *h1, enum close_reason reason, const char *text)
+{
+    const struct edge_exchange *x = h1->exchange;
+    bool tells = !x->upgraded && !x->bodyless && (x->framing == HTTP1_CHUNKED || x->framing == HTTP1_LENGTH);
+    struct conn *conn = h1->conn;
+    log_cut(h1, reason, text);
+    dispose(h1, reason, text);
+    if (tells)
+        conn_close(conn);
+    else
+        conn_break(conn);
 }
 
 /* ---- error answers --------------------------------------------------------------------------------------------- */
@@ -117,12 +138,11 @@ static bool answer_error(struct edge_h1 *h1, enum close_reason reason, enum edge
     return sent;
 }
 
-/* The request at hand fails. With an answer under way there is only the edge_h1_cut; without, the visitor is told. */
 void edge_h1_fail(struct edge_h1 *h1, enum close_reason reason, const char *text)
 {
     struct edge_exchange *x = h1->exchange;
     if (x->answered) {
-        edge_h1_cut(h1, reason, text);
+        break_off(h1, reason, text);
         return;
     }
     bool keep = x->keep_alive && x->body_done && !x->wants_upgrade;
@@ -160,10 +180,6 @@ static void on_reading_expired(struct deadline *deadline)
             await_half_closed(h1);
     } else if (x && x->upgraded) {
         edge_h1_close(h1, REASON_IDLE, "nothing came either way");
-    } else if (x && h1->input.len > 0 && half_credit(&x->half) == 0) {
-        edge_h1_fail(h1, REASON_CLIENT_TIMEOUT, "the tunnel takes nothing of the request's body");
-    } else if (x) {
-        edge_h1_fail(h1, REASON_VISITOR_SLOW, "the request's body made no progress");
     } else if (h1->input.len > 0) {
         answer_error(h1, REASON_VISITOR_SLOW, EDGE_TEXT, false, false, false, NULL);
         edge_h1_close(h1, REASON_VISITOR_SLOW, NULL);
@@ -172,12 +188,37 @@ static void on_reading_expired(struct deadline *deadline)
     }
 }
 
-static void on_writing_expired(struct deadline *deadline)
+static unsigned stall_timeout_ms(const struct edge_h1 *h1)
 {
-    struct edge_h1 *h1 = (struct edge_h1 *)((char *)deadline - offsetof(struct edge_h1, writing));
-    if (conn_unsent(h1->conn) < h1->unsent_before)
-        edge_h1_await_visitor(h1); /* slow, but it reads */
+    return h1->edge->settings.stall_timeout_ms;
+}
+
+/* Who holds the body up: a tunnel that gives no room for what has come, or the visitor. */
+static void on_upload_look(struct deadline *deadline)
+{
+    struct edge_exchange *x = (struct edge_exchange *)((char *)deadline - offsetof(struct edge_exchange, upload.look));
+    struct edge_h1 *h1 = x->h1;
+    uint64_t received = x->body_bytes + h1->input.len, passed_on = x->body_bytes;
+    if (!edge_stall_look(edge_h1_worker(h1), &x->upload, stall_timeout_ms(h1), received + passed_on))
+        return;
+    if (h1->input.len > 0 && half_credit(&x->half) == 0)
+        edge_h1_fail(h1, REASON_CLIENT_TIMEOUT, "the tunnel takes nothing of the request's body");
     else
+        edge_h1_fail(h1, REASON_VISITOR_SLOW, "the request's body made no progress");
+}
+
+void edge_h1_await_visitor(struct edge_h1 *h1)
+{
+    edge_stall_watch(edge_h1_worker(h1), &h1->answer_out, stall_timeout_ms(h1));
+}
+
+static void on_answer_look(struct deadline *deadline)
+{
+    struct edge_h1 *h1 = (struct edge_h1 *)((char *)deadline - offsetof(struct edge_h1, answer_out.look));
+    struct conn_progress progress;
+    conn_progress(h1->conn, &progress);
+    if (progress.sending &&
+        edge_stall_look(edge_h1_worker(h1), &h1->answer_out, stall_timeout_ms(h1), progress.acknowledged))
         edge_h1_cut(h1, REASON_VISITOR_SLOW, "the visitor takes nothing");
 }
 
@@ -191,18 +232,9 @@ static void on_answer_expired(struct deadline *deadline)
 static void await_answer(struct edge_exchange *x)
 {
     struct edge_h1 *h1 = x->h1;
-    deadline_cancel(&h1->reading);
+    edge_stall_cancel(&x->upload);
     if (!x->answered)
         deadline_arm(edge_h1_worker(h1), &x->answer, h1->edge->settings.answer_timeout_ms + ANSWER_MARGIN_MS);
-}
-
-/* Output was queued: the visitor has to take some of it in time. */
-void edge_h1_await_visitor(struct edge_h1 *h1)
-{
-    if (deadline_armed(&h1->writing))
-        return;
-    h1->unsent_before = conn_unsent(h1->conn);
-    deadline_arm(edge_h1_worker(h1), &h1->writing, h1->edge->settings.stall_timeout_ms);
 }
 
 /* ---- requests -------------------------------------------------------------------------------------------------- */
@@ -225,6 +257,7 @@ static struct edge_exchange *exchange_new(struct edge_h1 *h1, const struct http1
         return NULL;
     x->h1 = h1;
     x->answer.expired = on_answer_expired;
+    x->upload.look.expired = on_upload_look;
     x->wants_upgrade = m->upgrade;
     x->body_done = complete;
     x->body_taken = m->framing != HTTP1_LENGTH || m->length == 0;
@@ -260,10 +293,11 @@ static void begin_exchange(struct edge_h1 *h1, const struct http1_message *m)
         return;
     }
     h1->exchange = x;
+    deadline_cancel(&h1->reading);
     if (x->body_done || edge_h1_awaits_switch(x))
         await_answer(x);
     else
-        deadline_arm(edge_h1_worker(h1), &h1->reading, h1->edge->settings.stall_timeout_ms);
+        edge_stall_watch(edge_h1_worker(h1), &x->upload, stall_timeout_ms(h1));
 }
 
 /* The tunnel has come, or will not: the head, which lies in the input still, is read again. */
@@ -354,10 +388,6 @@ static bool take_body(struct edge_h1 *h1, struct slice *input)
             }
             if (!send_up(h1, data))
                 return false;
-            if ((x->moved += data.len) >= LIMIT_PROGRESS_BYTES) {
-                x->moved = 0;
-                deadline_arm(edge_h1_worker(h1), &h1->reading, h1->edge->settings.stall_timeout_ms);
-            }
             break;
         case HTTP1_BODY_END:
             finish_body(x);
@@ -528,9 +558,10 @@ void edge_h1_start(struct edge *edge, struct conn *conn, struct address_hold hol
     edge_peer_of(edge, conn, &h1->peer);
     h1->input.limit = INPUT_MAX;
     h1->reading.expired = on_reading_expired;
-    h1->writing.expired = on_writing_expired;
+    h1->answer_out.look.expired = on_answer_look;
     h1->waiter.again = on_arrival;
     conn_set_owner(conn, &conn_events, h1);
+    conn_set_patience(conn, &edge->patience);
     DL_APPEND(local->h1_conns, h1);
     atomic_fetch_add_explicit(&local->alive, 1, memory_order_relaxed);
     deadline_arm(edge_h1_worker(h1), &h1->reading, h1->edge->settings.head_timeout_ms);

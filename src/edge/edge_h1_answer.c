@@ -27,10 +27,9 @@ static void give_room(struct edge_h1 *h1)
 void edge_h1_on_sent(void *owner)
 {
     struct edge_h1 *h1 = owner;
-    deadline_cancel(&h1->writing);
     h1->sent_since = true;
-    if (conn_unsent(h1->conn) > 0)
-        edge_h1_await_visitor(h1);
+    if (conn_unsent(h1->conn) == 0)
+        edge_stall_cancel(&h1->answer_out);
     give_room(h1);
     if (!h1->exchange && h1->input.len > 0 && !edge_h1_is_choked(h1))
         edge_h1_resume(h1);
@@ -177,7 +176,6 @@ static void on_body(void *owner, struct chunk *chunk)
     if (x->upgraded)
         edge_h1_await_raw(x->h1);
     edge_h1_await_visitor(x->h1);
-    x->h1->unsent_before += chunk->len;
     write_chunk(x, chunk);
 }
 

@@ -4,6 +4,7 @@
 #define KV_EDGE_EDGE_H1_IMPL_H
 
 #include "edge/edge_impl.h"
+#include "edge/edge_stall.h"
 #include "http/http1.h"
 #include "io/conn.h"
 
@@ -13,10 +14,10 @@ struct edge_exchange {
     struct edge_h1 *h1;
     struct http1_body body;
     uint64_t body_bytes;
-    uint64_t moved;         /* of them: since the reading deadline was armed */
-    struct deadline answer; /* from the end of the request to the answer's head */
-    bool body_done;         /* nothing more of the visitor's is to come; of an upgrade: of its raw bytes */
-    bool body_taken;        /* with wants_upgrade: the request's body has gone up, and what follows waits for the 101 */
+    struct edge_stall upload; /* the body does not come, or is not taken */
+    struct deadline answer;   /* from the end of the request to the answer's head */
+    bool body_done;           /* nothing more of the visitor's is to come; of an upgrade: of its raw bytes */
+    bool body_taken; /* with wants_upgrade: the request's body has gone up, and what follows waits for the 101 */
     bool expects_continue;
     bool wants_upgrade, upgraded;
     bool is_head, http10, keep_alive;
@@ -41,10 +42,9 @@ struct edge_h1 {
     struct edge_waiter waiter; /* for the tunnel of the head in `input` */
     bool admitted;             /* that head, which has waited, counts already */
     bool processing, eof, closing;
-    bool sent_since;         /* output left since `reading` was armed behind the visitor's end */
-    size_t unsent_before;    /* output that waited when `writing` was armed */
-    struct deadline reading; /* a head, a body's progress, the idle time, an upgrade's too */
-    struct deadline writing; /* a visitor that takes nothing */
+    bool sent_since;              /* output left since `reading` was armed behind the visitor's end */
+    struct deadline reading;      /* a head, the idle time, an upgrade's too */
+    struct edge_stall answer_out; /* the visitor takes nothing */
     struct edge_h1 *prev, *next;
     struct free_node free;
 };
@@ -66,9 +66,10 @@ static inline bool edge_h1_awaits_switch(const struct edge_exchange *x)
 void edge_h1_end_exchange(struct edge_h1 *h1, enum close_reason reason, const char *text);
 /* Sends what is queued and closes. */
 void edge_h1_close(struct edge_h1 *h1, enum close_reason reason, const char *text);
-/* Cuts the connection so that nobody takes what was sent for complete. */
+/* Cuts the connection at once, so that nobody takes what was sent for complete. */
 void edge_h1_cut(struct edge_h1 *h1, enum close_reason reason, const char *text);
-/* The request at hand fails. With an answer under way there is only the cut; without, the visitor is told. */
+/* The request at hand fails. Without an answer under way the visitor is told; with one, what was good of it is sent
+ * first, and then the connection ends so that the answer cannot look complete. */
 void edge_h1_fail(struct edge_h1 *h1, enum close_reason reason, const char *text);
 /* Output was queued: the visitor has to take some of it in time. */
 void edge_h1_await_visitor(struct edge_h1 *h1);

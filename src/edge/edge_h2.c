@@ -44,7 +44,8 @@ static void close_h2(struct edge_h2 *h2);
 static bool leave_streams(struct edge_h2 *h2);
 static void dispose(struct edge_h2 *h2);
 
-void edge_h2_rest(struct edge_h2 *h2)
+/* The connection's idle time begins if this was its last stream. */
+static void rest(struct edge_h2 *h2)
 {
     if (h2->streams > 0 || h2->guest || h2->closed)
         return;
@@ -54,31 +55,39 @@ void edge_h2_rest(struct edge_h2 *h2)
         deadline_arm(h2->worker, &h2->idle, h2->edge->settings.idle_timeout_ms);
 }
 
-/* Leaves the exchange and forgets the HTTP/2 stream, which goes on by itself if it still has to end. */
-void edge_h2_leave(struct edge_stream *s, enum close_reason reason, const char *text)
+static void leave_exchange(struct edge_stream *s, enum close_reason reason, const char *text)
 {
     half_close(&s->half, reason, text);
     edge_wait_cancel(s->h2->edge, &s->waiter);
-    deadline_cancel(&s->upload);
-    deadline_cancel(&s->progress);
+    edge_stall_cancel(&s->upload);
+    deadline_cancel(&s->raw_idle);
     deadline_cancel(&s->answer);
-    if (s->stream)
-        h2_set_stream_user(s->stream, NULL);
-    s->stream = NULL;
-    s->h2->streams--;
-    s->free.free = free_stream;
-    worker_free_later(s->h2->worker, &s->free);
+}
+
+void edge_h2_leave(struct edge_stream *s, enum close_reason reason, const char *text)
+{
+    leave_exchange(s, reason, text);
+    s->over = true;
+    h2_consume(s->stream, s->pending.bytes); /* the window is not ours to keep */
+    chain_free(&s->pending);
+    h2_drop_input(s->stream);
+    if (h2_stream_output(s->stream)->bytes > 0)
+        edge_h2_await_visitor(s);
 }
 
 static void on_stream_closed(void *user, uint32_t error_code)
 {
     struct edge_stream *s = user;
     struct edge_h2 *h2 = s->h2;
-    s->stream = NULL;
-    if (error_code != H2_NO_ERROR)
+    if (error_code != H2_NO_ERROR && !s->over)
         log_debug("visitor left", log_str("request", s->half.id), log_uint("h2_error", error_code));
-    edge_h2_leave(s, REASON_VISITOR_GONE, "the visitor reset the stream");
-    edge_h2_rest(h2);
+    s->stream = NULL;
+    leave_exchange(s, REASON_VISITOR_GONE, "the visitor reset the stream");
+    edge_stall_cancel(&s->answer_out);
+    h2->streams--;
+    s->free.free = free_stream;
+    worker_free_later(h2->worker, &s->free);
+    rest(h2);
 }
 
 /* ---- error answers --------------------------------------------------------------------------------------------- */
@@ -91,54 +100,67 @@ static bool end_grpc_call(struct edge_stream *s, enum close_reason reason)
            edge_h2_end_grpc(s->stream, reason, s->half.id);
 }
 
-/* The request fails: the visitor is told, or the stream is reset so that nobody takes it for complete. */
+/* The request fails: the visitor is told, or the stream is reset so that nobody takes it for complete. What was good of
+ * the answer goes out before, unless it is the visitor that takes nothing. */
 void edge_h2_fail(struct edge_stream *s, enum close_reason reason, const char *text)
 {
     struct edge_h2 *h2 = s->h2;
-    struct h2_stream *stream = s->stream;
     bool told =
-        s->answered ? end_grpc_call(s, reason) : edge_h2_refuse(h2->edge, stream, reason, s->manner, s->half.id);
-    if (!told)
-        h2_reset(stream, H2_INTERNAL_ERROR);
-    else if (!s->body_ended)
-        h2_consume(stream, s->pending.bytes); /* what still comes is dropped, and the window is not ours to keep */
+        s->answered ? end_grpc_call(s, reason) : edge_h2_refuse(h2->edge, s->stream, reason, s->manner, s->half.id);
+    if (!told && reason == REASON_VISITOR_SLOW)
+        h2_reset(s->stream, H2_INTERNAL_ERROR);
+    else if (!told)
+        h2_reset_behind(s->stream, H2_INTERNAL_ERROR);
     log_debug("request failed", log_str("request", s->half.id), log_str("reason", reason_text(reason)->code),
               log_str("text", text ? text : ""));
     edge_h2_leave(s, reason, text);
-    edge_h2_rest(h2);
 }
 
+/* ---- what does not move ---------------------------------------------------------------------------------------- */
+
 /* Who holds the body up: a tunnel that gives no room for what has come, or the visitor. */
-static void on_upload_expired(struct deadline *deadline)
+static void on_upload_look(struct deadline *deadline)
 {
-    struct edge_stream *s = (struct edge_stream *)((char *)deadline - offsetof(struct edge_stream, upload));
-    if (s->connects && s->answered)
-        edge_h2_fail(s, REASON_IDLE, "nothing came either way");
-    else if (s->pending.bytes > 0)
+    struct edge_stream *s = (struct edge_stream *)((char *)deadline - offsetof(struct edge_stream, upload.look));
+    uint64_t passed_on = s->body_bytes - s->pending.bytes;
+    if (!edge_stall_look(s->h2->worker, &s->upload, s->h2->edge->settings.stall_timeout_ms, s->body_bytes + passed_on))
+        return;
+    if (s->pending.bytes > 0)
         edge_h2_fail(s, REASON_CLIENT_TIMEOUT, "the tunnel takes nothing of the request's body");
     else
         edge_h2_fail(s, REASON_VISITOR_SLOW, "the request's body made no progress");
 }
 
-/* Answer bytes that the connection has taken from the stream. */
-static uint64_t answer_taken(const struct edge_stream *s)
+static void on_raw_idle(struct deadline *deadline)
 {
-    return s->queued - h2_stream_output(s->stream)->bytes;
+    struct edge_stream *s = (struct edge_stream *)((char *)deadline - offsetof(struct edge_stream, raw_idle));
+    edge_h2_fail(s, REASON_IDLE, "nothing came either way");
 }
 
 void edge_h2_await_visitor(struct edge_stream *s)
 {
-    if (deadline_armed(&s->progress))
-        return;
-    s->taken_before = answer_taken(s);
-    deadline_arm(s->h2->worker, &s->progress, s->h2->edge->settings.stall_timeout_ms);
+    edge_stall_watch(s->h2->worker, &s->answer_out, s->h2->edge->settings.stall_timeout_ms);
 }
 
-static void on_progress_expired(struct deadline *deadline)
+/* Progress is what the connection takes of the stream, and then, up to the fence, what the visitor's machine
+ * acknowledges: behind it come other streams' bytes alone. */
+static void on_answer_look(struct deadline *deadline)
 {
-    struct edge_stream *s = (struct edge_stream *)((char *)deadline - offsetof(struct edge_stream, progress));
-    if (answer_taken(s) >= s->taken_before + LIMIT_PROGRESS_BYTES)
-        edge_h2_await_visitor(s); /* slow, but it reads */
+    struct edge_stream *s = (struct edge_stream *)((char *)deadline - offsetof(struct edge_stream, answer_out.look));
+    size_t waiting = h2_stream_output(s->stream)->bytes;
+    uint64_t taken = s->queued - waiting;
+    struct conn_progress progress;
+    conn_progress(h2_conn_conn(s->h2->conn), &progress);
+    if (taken != s->taken)
+        s->fence = progress.queued;
+    s->taken = taken;
+    uint64_t arrived = progress.acknowledged < s->fence ? progress.acknowledged : s->fence;
+    if (waiting == 0 && arrived == s->fence)
+        return; /* nobody waits for this visitor */
+    if (!edge_stall_look(s->h2->worker, &s->answer_out, s->h2->edge->settings.stall_timeout_ms, taken + arrived))
+        return;
+    if (s->over)
+        h2_reset(s->stream, H2_INTERNAL_ERROR);
     else
         edge_h2_fail(s, REASON_VISITOR_SLOW, "the visitor takes nothing");
 }
@@ -156,13 +178,12 @@ static void on_answer_expired(struct deadline *deadline)
 void edge_h2_await_body(struct edge_stream *s)
 {
     unsigned idle_ms = s->h2->edge->settings.upgrade_idle_ms;
-    s->moved = 0;
     if (s->connects && s->answered && idle_ms > 0)
-        deadline_arm(s->h2->worker, &s->upload, idle_ms);
-    else if (s->body_sent || s->connects || s->answered)
-        deadline_cancel(&s->upload);
+        deadline_arm(s->h2->worker, &s->raw_idle, idle_ms);
+    if (s->body_sent || s->connects || s->answered)
+        edge_stall_cancel(&s->upload);
     else
-        deadline_arm(s->h2->worker, &s->upload, s->h2->edge->settings.stall_timeout_ms);
+        edge_stall_watch(s->h2->worker, &s->upload, s->h2->edge->settings.stall_timeout_ms);
 }
 
 static void await_answer(struct edge_stream *s)
@@ -188,7 +209,7 @@ bool edge_h2_send_up(struct edge_stream *s)
         while ((chunk = chain_pop(&part)))
             half_send_data(&s->half, chunk);
         h2_consume(s->stream, n);
-        if ((s->moved += n) >= LIMIT_PROGRESS_BYTES || s->connects)
+        if (s->connects)
             edge_h2_await_body(s);
     }
     bool waits_for_switch = s->connects && !s->answered;
@@ -251,8 +272,9 @@ static struct edge_stream *stream_new(struct edge_h2 *h2, struct h2_stream *stre
     s->no_body = s->manner.is_head;
     s->connects = head->protocol.len > 0;
     s->expects_continue = !end && slice_equals_nocase(head_value(head, SLICE("expect")), SLICE("100-continue"));
-    s->upload.expired = on_upload_expired;
-    s->progress.expired = on_progress_expired;
+    s->upload.look.expired = on_upload_look;
+    s->answer_out.look.expired = on_answer_look;
+    s->raw_idle.expired = on_raw_idle;
     s->answer.expired = on_answer_expired;
     return s;
 }
@@ -537,7 +559,7 @@ void edge_h2_start(struct edge *edge, struct conn *conn, struct address_hold hol
     DL_APPEND(local->h2_conns, h2);
     atomic_fetch_add_explicit(&local->alive, 1, memory_order_relaxed);
     deadline_arm(h2->worker, &h2->idle, edge->settings.head_timeout_ms);
-    conn_set_user_timeout(conn, edge->settings.stall_timeout_ms); /* a window of TCP's that stays shut */
+    conn_set_patience(conn, &edge->patience);
     if (h2_conn_new(conn, &options, &h2_events, h2, first, &h2->conn) != KV_OK) {
         conn_abort(conn, false);
         dispose(h2);

@@ -43,7 +43,6 @@ static bool respond(struct edge_stream *s, struct head *head, bool end)
     }
     s->answer_left = length;
     s->answered = true;
-    deadline_cancel(&s->upload);
     deadline_cancel(&s->answer);
     if (h2_respond(s->stream, head, end) != KV_OK) {
         edge_h2_fail(s, REASON_INTERNAL, "no memory");
@@ -120,7 +119,7 @@ void edge_h2_on_writable(void *user)
 {
     struct edge_stream *s = user;
     size_t left = s->owed;
-    deadline_cancel(&s->progress);
+    edge_stall_cancel(&s->answer_out);
     s->owed = 0;
     half_grant(&s->half, left);
 }
@@ -128,7 +127,6 @@ void edge_h2_on_writable(void *user)
 static void on_end(void *owner, struct head *trailers)
 {
     struct edge_stream *s = owner;
-    struct edge_h2 *h2 = s->h2;
     struct h2_stream *stream = s->stream;
     bool ended = s->held && !(trailers && trailers->count > 0);
     if (s->held && !respond_held(s, ended)) {
@@ -138,12 +136,7 @@ static void on_end(void *owner, struct head *trailers)
     if (!s->answered || (s->has_length && s->answer_left > 0) || (!ended && h2_end(stream, trailers) != KV_OK)) {
         edge_h2_fail(s, REASON_ORIGIN_CLOSED, "the answer ended before it was complete");
     } else if (s->body_sent || !s->connects) {
-        if (!s->body_ended) {
-            /* The answer is whole and the rest of the upload is of no use: say so without harm (RFC 9113, 8.1). */
-            h2_consume(stream, s->pending.bytes);
-        }
-        edge_h2_leave(s, REASON_NONE, NULL);
-        edge_h2_rest(h2);
+        edge_h2_leave(s, REASON_NONE, NULL); /* the rest of an upload is of no use */
     }
     head_free(trailers);
 }
@@ -151,16 +144,13 @@ static void on_end(void *owner, struct head *trailers)
 static void on_reset(void *owner, enum close_reason reason, const char *text)
 {
     struct edge_stream *s = owner;
-    struct edge_h2 *h2 = s->h2;
     if (!s->connects || !s->answered || reason != REASON_NONE) {
         edge_h2_fail(s, reason, text);
         return;
     }
     /* A raw stream that the tunnel ended in both directions at once: what it sent before still goes out. */
     h2_end(s->stream, NULL);
-    h2_consume(s->stream, s->pending.bytes);
     edge_h2_leave(s, REASON_NONE, NULL);
-    edge_h2_rest(h2);
 }
 
 const struct half_events edge_h2_half_events = {

@@ -4,6 +4,7 @@
 #define KV_EDGE_EDGE_H2_IMPL_H
 
 #include "edge/edge_impl.h"
+#include "edge/edge_stall.h"
 #include "http/h2_conn.h"
 
 struct edge_h2 {
@@ -32,20 +33,23 @@ struct edge_stream {
     struct head *waiting_head;
     struct chain pending; /* body bytes the tunnel has no room for */
     struct head *trailers;
-    uint64_t body_bytes, moved; /* all, and what has gone up since `upload` was armed */
-    bool body_ended;            /* by the visitor */
-    bool body_sent;             /* and all of it has gone up */
+    uint64_t body_bytes;
+    bool body_ended; /* by the visitor */
+    bool body_sent;  /* and all of it has gone up */
     struct edge_manner manner;
     bool no_body, connects, answered, expects_continue;
     struct head *held;    /* gRPC's trailers-only answer, until it is known that nothing follows */
     uint64_t answer_left; /* of a length that the answer announced */
     bool has_length;
-    size_t owed;              /* answer bytes queued whose room was not given back */
-    uint64_t queued;          /* answer bytes given to the stream */
-    uint64_t taken_before;    /* of them: had left when `progress` was armed */
-    struct deadline upload;   /* a request's body that does not come */
-    struct deadline progress; /* an answer that is not taken */
-    struct deadline answer;   /* from the end of the request to the answer's head */
+    size_t owed;                  /* answer bytes queued whose room was not given back */
+    bool over;                    /* the exchange is left, and the rest of the answer is on its way out */
+    uint64_t queued;              /* answer bytes given to the stream */
+    uint64_t taken;               /* of them: the connection had taken them at the last look */
+    uint64_t fence;               /* where the connection's output ended then */
+    struct edge_stall upload;     /* a request's body that does not come, or is not taken */
+    struct edge_stall answer_out; /* an answer that the visitor does not take */
+    struct deadline raw_idle;     /* an upgraded stream that carries nothing */
+    struct deadline answer;       /* from the end of the request to the answer's head */
     struct free_node free;
 };
 
@@ -53,13 +57,12 @@ struct edge_stream {
 
 /* The request fails: the visitor is told, or the stream is reset so that nobody takes it for complete. */
 void edge_h2_fail(struct edge_stream *s, enum close_reason reason, const char *text);
-/* Leaves the exchange and forgets the HTTP/2 stream, which goes on by itself if it still has to end. */
+/* Leaves the exchange, after our last word on the HTTP/2 stream: what is queued goes out, as fast as the visitor takes
+ * it, and what still comes is dropped. */
 void edge_h2_leave(struct edge_stream *s, enum close_reason reason, const char *text);
-/* The connection's idle time begins if this was its last stream. */
-void edge_h2_rest(struct edge_h2 *h2);
 /* Sends up as much as there is room for; true unless the stream failed. */
 bool edge_h2_send_up(struct edge_stream *s);
-/* How long the next of the request's body may take. */
+/* Watches over the request's body, or over an upgraded stream: bytes moved, or what it is has changed. */
 void edge_h2_await_body(struct edge_stream *s);
 /* Answer bytes were queued: the visitor has to take some of them in time. */
 void edge_h2_await_visitor(struct edge_stream *s);

@@ -10,6 +10,7 @@
 #include "base/slice.h"
 #include "edge/edge.h"
 #include "http/head.h"
+#include "io/conn.h"
 #include "io/network.h"
 #include "io/worker.h"
 #include "tunnel/exchange.h"
@@ -17,7 +18,6 @@
 /* An answer's head as it is written: a whole one from the tunnel, and what framing it adds. */
 #define ANSWER_HEAD_MAX (2 * LIMIT_ANSWER_HEAD_BYTES)
 
-struct conn;
 struct h2_stream;
 struct edge_h1;
 struct edge_h2;
@@ -48,9 +48,10 @@ struct edge_local {
 
 struct edge {
     struct edge_settings settings;
-    struct address_limit *limit; /* NULL: none is set */
-    struct edge_local *locals;   /* one a worker */
-    unsigned count;              /* of them */
+    struct address_limit *limit;   /* NULL: none is set */
+    struct edge_local *locals;     /* one a worker */
+    unsigned count;                /* of them */
+    struct conn_patience patience; /* with visitors that still take what is left to send */
 };
 
 static inline struct edge_local *edge_local(struct edge *edge)

@@ -111,6 +111,12 @@ static struct h2_stream *peer_stream(struct h2_session *s, int32_t id)
     return stream;
 }
 
+/* Whether somebody wants what comes in. */
+static bool hears(const struct h2_stream *stream)
+{
+    return stream && stream->user && !stream->deaf;
+}
+
 /* Its head is over the limits: the stream has its answer, or its reset, and goes on without a user. */
 static int on_oversized(struct h2_session *s, const nghttp2_frame *frame)
 {
@@ -119,7 +125,7 @@ static int on_oversized(struct h2_session *s, const nghttp2_frame *frame)
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     if (frame->headers.cat != NGHTTP2_HCAT_REQUEST || !s->events->oversized) {
         struct h2_stream *stream = find_stream(s, id);
-        if (stream && stream->user && stream->events->oversized_answer)
+        if (hears(stream) && stream->events->oversized_answer)
             stream->events->oversized_answer(stream->user);
         nghttp2_submit_rst_stream(s->ng, NGHTTP2_FLAG_NONE, id, NGHTTP2_ENHANCE_YOUR_CALM);
         return 0;
@@ -160,13 +166,13 @@ static int on_headers_frame(struct h2_session *s, const nghttp2_frame *frame)
     if (frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
         result = on_request(s, frame->hd.stream_id, end);
         stream = find_stream(s, frame->hd.stream_id);
-    } else if (stream && stream->user) {
+    } else if (hears(stream)) {
         if (s->incoming->status)
             stream->events->response(stream->user, s->incoming, end);
         else
             stream->events->trailers(stream->user, s->incoming);
     }
-    if (end && stream && stream->user && !s->muted)
+    if (end && hears(stream) && !s->muted)
         stream->events->end(stream->user);
 
 done:
@@ -192,7 +198,7 @@ static int on_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
         struct h2_stream *stream = end ? find_stream(s, frame->hd.stream_id) : NULL;
         if (frame->hd.length > frame->data.padlen)
             h2_earn_data(s);
-        if (stream && stream->user)
+        if (hears(stream))
             stream->events->end(stream->user);
         break;
     }
@@ -228,7 +234,7 @@ static int on_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t
     struct h2_session *s = arg;
     struct h2_stream *stream = find_stream(s, id);
     nghttp2_session_consume_connection(ng, len);
-    if (stream && stream->user)
+    if (hears(stream))
         stream->events->data(stream->user, (struct slice){(const char *)data, len});
     else
         nghttp2_session_consume_stream(ng, id, len);
@@ -299,6 +305,25 @@ void h2_reset(struct h2_stream *stream, uint32_t error_code)
 {
     nghttp2_submit_rst_stream(stream->session->ng, NGHTTP2_FLAG_NONE, stream->id, error_code);
     h2_wake(stream->session);
+}
+
+void h2_reset_behind(struct h2_stream *stream, uint32_t error_code)
+{
+    stream->broken = true;
+    stream->reset_code = error_code;
+    h2_settle_broken(stream);
+    h2_resume(stream);
+}
+
+void h2_settle_broken(struct h2_stream *stream)
+{
+    if (stream->broken && stream->heads == 0 && stream->out.bytes == 0)
+        h2_reset(stream, stream->reset_code);
+}
+
+void h2_drop_input(struct h2_stream *stream)
+{
+    stream->deaf = true;
 }
 
 bool h2_charge(struct h2_stream *stream, uint32_t tokens)

@@ -118,6 +118,11 @@ void h2_resume(struct h2_stream *stream);
 int h2_end(struct h2_stream *stream, const struct head *trailers);
 /* RST_STREAM; `closed` follows when the frame is written. */
 void h2_reset(struct h2_stream *stream, uint32_t error_code);
+/* The same behind what the stream's output chain has. */
+void h2_reset_behind(struct h2_stream *stream, uint32_t error_code);
+/* Nobody wants the rest of the peer's direction: it is read and dropped. Of the events for what comes in, `closed`
+ * alone follows. */
+void h2_drop_input(struct h2_stream *stream);
 /* Takes tokens of the peer's allowance against floods, for work of the user's own. False when it is spent: the session
  * ends (KV_ELIMIT of h2_input). */
 bool h2_charge(struct h2_stream *stream, uint32_t tokens);

@@ -50,8 +50,12 @@ struct h2_stream {
     struct chain out;
     struct head *trailers;
     bool end_wanted;
-    bool begun;    /* its HEADERS came, or have gone out */
-    bool deferred; /* nghttp2 waits for h2_resume */
+    bool begun;     /* its HEADERS came, or have gone out */
+    bool deferred;  /* nghttp2 waits for h2_resume */
+    unsigned heads; /* submitted and not sent: a reset drops them */
+    bool broken;    /* to be reset with reset_code when all that was given to it is sent */
+    bool deaf;      /* its input is dropped */
+    uint32_t reset_code;
     bool leftover; /* answered, and the rest of its request is dropped */
     bool stale;    /* since before the last h2_end_leftovers */
     struct h2_stream *next, **link;
@@ -61,6 +65,8 @@ struct h2_stream {
 
 struct h2_stream *h2_stream_new(struct h2_session *s);
 void h2_stream_free(struct h2_stream *stream);
+/* Resets a broken stream if all that was given to it is sent. */
+void h2_settle_broken(struct h2_stream *stream);
 /* Has h2_output called soon. */
 void h2_wake(struct h2_session *s);
 

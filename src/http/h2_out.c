@@ -59,6 +59,7 @@ static int send_body(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *f
     if (chain_append(s->out, frame_head, 9) != KV_OK || chain_move(s->out, &stream->out, length) != KV_OK)
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     h2_earn_sent(s, length);
+    h2_settle_broken(stream);
     if (stream->events->sent && stream->user && !s->muted)
         stream->events->sent(stream->user);
     return s->out->bytes >= s->out_limit ? NGHTTP2_ERR_PAUSE : 0;
@@ -107,6 +108,19 @@ bool h2_end_leftovers(struct h2_session *s)
     return more;
 }
 
+/* A head, or the end of our direction. */
+static void on_stream_frame_sent(struct h2_session *s, struct h2_stream *stream, const nghttp2_frame *frame)
+{
+    if (frame->hd.type == NGHTTP2_HEADERS && frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
+        stream->begun = true;
+    } else if (frame->hd.type == NGHTTP2_HEADERS && stream->heads > 0) {
+        stream->heads--;
+        h2_settle_broken(stream);
+    }
+    if ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM) && (!stream->user || stream->deaf) && !s->muted)
+        end_unread(s, stream);
+}
+
 static int on_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
 {
     struct h2_session *s = arg;
@@ -114,16 +128,12 @@ static int on_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *
         s->parting = true;
     if (frame->hd.type == NGHTTP2_RST_STREAM)
         h2_spend_reset(s, frame->rst_stream.error_code);
-    if (frame->hd.type == NGHTTP2_HEADERS && frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
-        struct h2_stream *begun = nghttp2_session_get_stream_user_data(ng, frame->hd.stream_id);
-        if (begun)
-            begun->begun = true;
-    }
-    bool ends = (frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA) &&
-                (frame->hd.flags & NGHTTP2_FLAG_END_STREAM);
-    struct h2_stream *stream = ends ? nghttp2_session_get_stream_user_data(ng, frame->hd.stream_id) : NULL;
-    if (stream && !stream->user && !s->muted)
-        end_unread(s, stream);
+    bool ends = frame->hd.type == NGHTTP2_DATA && (frame->hd.flags & NGHTTP2_FLAG_END_STREAM);
+    struct h2_stream *stream = NULL;
+    if (ends || frame->hd.type == NGHTTP2_HEADERS)
+        stream = nghttp2_session_get_stream_user_data(ng, frame->hd.stream_id);
+    if (stream)
+        on_stream_frame_sent(s, stream, frame);
     return 0;
 }
 
@@ -218,6 +228,7 @@ int h2_respond(struct h2_stream *stream, const struct head *head, bool end)
         error = nghttp2_submit_headers(s->ng, NGHTTP2_FLAG_NONE, stream->id, NULL, fields, count, NULL);
     else
         error = nghttp2_submit_response(s->ng, stream->id, fields, count, end ? NULL : &body);
+    stream->heads += !error;
     h2_wake(s);
     return error ? KV_ENOMEM : KV_OK;
 }

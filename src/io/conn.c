@@ -17,7 +17,8 @@
 #include "io/socket.h"
 #include "io/worker.h"
 
-#define COPY_BYTES 1536 /* chunks up to this are copied behind others, if there is room */
+#define COPY_BYTES    1536 /* chunks up to this are copied behind others, if there is room */
+#define BREAK_LOOK_MS 50   /* the first look whether the output before a reset has arrived; then after twice that */
 
 static void on_expired(struct deadline *deadline);
 
@@ -40,12 +41,20 @@ static void free_without_handle(struct free_node *node)
     on_handle_closed((uv_handle_t *)&c->poll);
 }
 
+static void uncount(struct conn *c)
+{
+    if (c->counted)
+        atomic_fetch_sub_explicit(&c->patience->sending, 1, memory_order_relaxed);
+    c->counted = false;
+}
+
 void conn_dispose(struct conn *c)
 {
     if (c->state == CONN_CLOSED)
         return;
     c->state = CONN_CLOSED;
     c->events = NULL;
+    uncount(c);
     worker_flush_cancel(c->worker, &c->flush);
     deadline_cancel(&c->deadline);
     dial_cancel(c->dial);
@@ -92,9 +101,34 @@ void conn_abort(struct conn *conn, bool reset)
 
 void conn_stop_lingering(struct conn *c)
 {
-    if (conn_unsent(c) > 0)
+    if (conn_unsent(c) > 0 || c->breaking)
         close_hard(c);
     conn_dispose(c);
+}
+
+/* The peer may still be taking our last bytes: only silence ends the wait. */
+static bool is_delivering(struct conn *c)
+{
+    struct conn_progress progress;
+    uint64_t now = worker_now(c->worker);
+    conn_progress(c, &progress);
+    if (conn_unsent(c) == 0)
+        uncount(c);
+    if (progress.queued - progress.acknowledged <= (c->shutdown_sent ? 1 : 0)) /* the end counts as a byte */
+        return false;
+    if (progress.acknowledged != c->linger_acknowledged) {
+        c->linger_acknowledged = progress.acknowledged;
+        c->linger_moved_at = now;
+        return true;
+    }
+    uint64_t silent_ms = now - c->linger_moved_at;
+    return silent_ms < LIMIT_LINGER_MS || (c->patience && !c->patience->is_spent(c->patience, silent_ms));
+}
+
+static void look_later(struct conn *c)
+{
+    deadline_arm(c->worker, &c->deadline, c->linger_look_ms);
+    c->linger_look_ms = c->linger_look_ms * 2 < LIMIT_LINGER_MS ? c->linger_look_ms * 2 : LIMIT_LINGER_MS;
 }
 
 /* Takes the connection from its owner; false if that was its end already. */
@@ -109,15 +143,40 @@ static bool linger(struct conn *conn)
     conn->events = NULL;
     conn->state = CONN_LINGERING;
     conn->linger_left = LIMIT_LINGER_BYTES;
+    conn->linger_moved_at = worker_now(conn->worker);
+    conn->linger_look_ms = LIMIT_LINGER_MS;
+    if (conn->patience && conn_unsent(conn) > 0) {
+        conn->counted = true;
+        atomic_fetch_add_explicit(&conn->patience->sending, 1, memory_order_relaxed);
+    }
     conn_resume(conn);
-    deadline_arm(conn->worker, &conn->deadline, LIMIT_LINGER_MS);
     return true;
 }
 
 void conn_close(struct conn *conn)
 {
-    if (linger(conn))
-        conn_shutdown(conn);
+    if (!linger(conn))
+        return;
+    conn_shutdown(conn);
+    look_later(conn);
+}
+
+void conn_break(struct conn *conn)
+{
+    if (conn->state != CONN_OPEN || conn->send_error) {
+        conn_abort(conn, true);
+        return;
+    }
+    if (!linger(conn))
+        return;
+    conn->breaking = true;
+    conn->linger_look_ms = BREAK_LOOK_MS;
+    look_later(conn);
+}
+
+void conn_set_patience(struct conn *conn, struct conn_patience *patience)
+{
+    conn->patience = patience;
 }
 
 void conn_part(struct conn *conn)
@@ -127,19 +186,17 @@ void conn_part(struct conn *conn)
     if (conn->read_ended)
         conn_shutdown(conn);
     conn_flush_later(conn);
+    look_later(conn);
 }
 
 static void on_expired(struct deadline *deadline)
 {
     struct conn *c = (struct conn *)((char *)deadline - offsetof(struct conn, deadline));
     if (c->state == CONN_LINGERING) {
-        /* The peer may still be taking our last bytes: only silence ends the wait. */
-        if (conn_unsent(c) > 0 && c->linger_unsent != conn_unsent(c)) {
-            c->linger_unsent = conn_unsent(c);
-            deadline_arm(c->worker, &c->deadline, LIMIT_LINGER_MS);
-            return;
-        }
-        conn_stop_lingering(c);
+        if (is_delivering(c))
+            look_later(c);
+        else
+            conn_stop_lingering(c);
         return;
     }
     const char *late = c->state == CONN_HANDSHAKE ? "the TLS handshake took too long" : "timed out";
@@ -217,6 +274,7 @@ void conn_progress(const struct conn *conn, struct conn_progress *out)
     if (conn->receive.fd >= 0)
         socket_progress(conn->receive.fd, &socket);
     *out = (struct conn_progress){
+        .queued = conn->given + conn_unsent(conn),
         .acknowledged = conn->given - (socket.unacknowledged < conn->given ? socket.unacknowledged : conn->given),
         .sending = socket.unacknowledged > 0 || conn_unsent(conn) > 0,
         .window_shut = socket.window_shut,

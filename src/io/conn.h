@@ -11,6 +11,7 @@
 #ifndef KV_IO_CONN_H
 #define KV_IO_CONN_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -109,8 +110,12 @@ void conn_shutdown(struct conn *conn);
 /* ---- ending ---------------------------------------------------------------------------------------------------- */
 
 /* Sends what is queued, ends our direction, reads and drops for a moment (LIMIT_LINGER_*) so that the peer gets the
- * answer rather than a reset, then closes. The owner hears nothing more: forget the pointer. */
+ * answer rather than a reset, then closes. A peer that still takes something is waited for; one that takes nothing for
+ * LIMIT_LINGER_MS is not, unless there is patience with it. The owner hears nothing more: forget the pointer. */
 void conn_close(struct conn *conn);
+/* The same for output that is not whole and must not look so: when it has reached the peer's machine the connection is
+ * reset. */
+void conn_break(struct conn *conn);
 /* The same, but our direction stays open until the peer has ended its own, LIMIT_LINGER_MS at most: for a peer that
  * takes the connection's end for a failure although what came before it said otherwise. */
 void conn_part(struct conn *conn);
@@ -118,8 +123,18 @@ void conn_part(struct conn *conn);
  * The owner hears nothing more. NULL is legal. */
 void conn_abort(struct conn *conn, bool reset);
 
+/* How long a peer may take nothing of what is left when its connection's owner has closed. */
+struct conn_patience {
+    /* Whether it is at its end: nothing was acknowledged for so long. On the connection's worker. */
+    bool (*is_spent)(const struct conn_patience *patience, uint64_t silent_ms);
+    atomic_size_t sending; /* closed connections with something queued */
+};
+/* It outlives the connection. */
+void conn_set_patience(struct conn *conn, struct conn_patience *patience);
+
 struct conn_progress {
-    uint64_t acknowledged; /* bytes that have reached the peer's machine since the connection was made */
+    uint64_t queued;       /* bytes written since the connection was made; with TLS, nearly (its own are few) */
+    uint64_t acknowledged; /* of them: have reached the peer's machine */
     bool sending;          /* further ones have not */
     bool window_shut;      /* the peer's machine has no room for them */
 };

@@ -38,8 +38,10 @@ struct conn {
     struct deadline deadline;
     struct dial *dial;
     char *error_text;
-    size_t linger_left, linger_unsent;
-    uint64_t given; /* bytes that the kernel took since the beginning */
+    size_t linger_left;
+    uint64_t linger_acknowledged, linger_moved_at, linger_look_ms;
+    struct conn_patience *patience; /* NULL: none */
+    uint64_t given;                 /* bytes that the kernel took since the beginning */
     union {
         struct sockaddr_in v4;
         struct sockaddr_in6 v6;
@@ -47,6 +49,8 @@ struct conn {
     enum conn_state state;
     int send_error; /* -errno: the peer takes no more; 0 */
     bool dialled;
+    bool breaking; /* lingering, and to end with a reset */
+    bool counted;  /* in patience->sending */
     bool paused;
     bool socket_ended; /* the socket has no more to read */
     bool read_ended;   /* the owner has been told of the end; with TLS the socket may have more, and nobody wants it */

@@ -79,7 +79,7 @@ void conn_deliver_eof(struct conn *c)
 {
     c->read_ended = true;
     if (c->state == CONN_LINGERING) {
-        if (conn_unsent(c) == 0)
+        if (conn_unsent(c) == 0 && !c->breaking)
             conn_dispose(c);
         return;
     }

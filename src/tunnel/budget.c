@@ -27,9 +27,19 @@ bool budget_take(size_t bytes)
     return take_below(bytes, budget);
 }
 
+static size_t short_from(void)
+{
+    return budget / 10 * 8;
+}
+
 bool budget_grow(size_t bytes)
 {
-    return take_below(bytes, budget / 10 * 8);
+    return take_below(bytes, short_from());
+}
+
+bool budget_is_short(void)
+{
+    return budget_used() > short_from();
 }
 
 bool budget_charge(size_t bytes)

@@ -19,6 +19,9 @@ bool budget_grow(size_t bytes);
 bool budget_charge(size_t bytes);
 void budget_give(size_t bytes);
 
+/* Whether it is short: above 80 %. */
+bool budget_is_short(void);
+
 /* Bytes booked at the moment. */
 size_t budget_used(void);
 

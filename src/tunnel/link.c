@@ -68,6 +68,7 @@ void link_exchange_remove(struct link_exchange *ex)
     budget_give(ex->room + ex->window);
     chain_free(&ex->backlog);
     head_free(ex->trailers);
+    free(ex->break_text);
     pool_free(ex, sizeof(*ex));
     if (link->draining && !link->ended && !link->exchanges && link->events->idle)
         link->events->idle(link->owner);

@@ -77,6 +77,9 @@ struct link_exchange {
     struct chain backlog;
     bool end_wanted;
     struct head *trailers;
+    bool breaks; /* to be reset behind the backlog, with the next two */
+    enum close_reason break_reason;
+    char *break_text;             /* NULL: none, or no memory for it */
     bool out_ended;               /* our last word on this exchange is said */
     struct admission_place place; /* server */
     uint64_t moved_at;            /* worker_now() when it last carried something */

@@ -4,6 +4,7 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/error.h"
 #include "base/limits.h"
@@ -204,6 +205,8 @@ static int take_turn(struct link_exchange *ex, bool alone)
         else
             pass_room_on(ex, n);
     }
+    if (ex->breaks && ex->backlog.bytes == 0)
+        link_send_reset(ex, ex->break_reason, ex->break_text);
     if (!last)
         return KV_OK;
     if (!with_end) {
@@ -316,11 +319,19 @@ static void on_half_credit(void *owner, size_t bytes)
     link_put(link, &m);
 }
 
-/* The visitor, or the local service, is gone. */
+/* The visitor, or the local service, is gone. What was good of an answer goes out before; of a request that its visitor
+ * has given up nobody wants the rest. */
 static void on_half_reset(void *owner, enum close_reason reason, const char *text)
 {
     struct link_exchange *ex = owner;
     half_close(&ex->half, reason, NULL);
+    if (ex->link->side == WIRE_FROM_CLIENT && ex->backlog.bytes > 0 && !ex->out_ended) {
+        ex->breaks = true;
+        ex->break_reason = reason;
+        ex->break_text = text ? strdup(text) : NULL;
+        link_make_ready(ex);
+        return;
+    }
     if (!ex->out_ended || !ex->in_ended)
         link_send_reset(ex, reason, text);
     link_exchange_remove_if_done(ex);

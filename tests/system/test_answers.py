@@ -1,12 +1,19 @@
 """Answers as services send them: sloppy, large, and cut."""
 
+import contextlib
 import json
 import os
+import threading
 
+import h2.errors
+import h2.exceptions
 import pytest
 
+from harness.h2frames import DATA, RST, FrameVisitor, window
 from harness.h2origin import H2Origin
+from harness.http1 import Broken, Pattern, chunk
 from harness.process import run
+from harness.settings import MiB
 
 # ---- sloppy ones ----
 
@@ -100,3 +107,98 @@ def test_large_heads(shared_server, shared_user, make_origin, make_client, versi
             assert "64 KiB or 256 fields" in body
     if over_h2:
         service.close()
+
+
+# ---- answers that break off ----
+
+GOOD = Pattern(2 * MiB, "good").bytes()  # more than what is anywhere on the way at once
+
+
+def broken_service(kind):
+    """A handler whose answer is good for a while."""
+
+    def handler(ex):
+        framing = ("Content-Length", str(2 * len(GOOD))) if kind == "short" else ("Transfer-Encoding", "chunked")
+        ex.head(200, [framing])
+        ex.send(GOOD if kind == "short" else chunk(GOOD))
+        if kind == "bad-chunk":
+            ex.send(b"nothing\r\n")
+        ex.close()
+
+    return handler
+
+
+def break_stream(stream):
+    with contextlib.suppress(h2.exceptions.ProtocolError, AssertionError):  # the visitor may leave before
+        stream.head(200).data(GOOD)
+        stream.break_off(h2.errors.ErrorCodes.INTERNAL_ERROR)
+
+
+@pytest.fixture(params=["short", "chunked", "bad-chunk", "service-h2"])
+def broken(request, shared_server, shared_user, make_origin, make_client):
+    if request.param != "service-h2":
+        service = make_origin(broken_service(request.param))
+    else:
+        service = H2Origin(lambda stream: threading.Thread(target=break_stream, args=(stream,), daemon=True).start())
+        request.addfinalizer(service.close)
+    return make_client(shared_server, service.url, shared_user.token).host, request.param
+
+
+def collect(response):
+    """(what came of the body, the Broken that ended it)."""
+    got = bytearray()
+    try:
+        for piece in response.body:
+            got += piece
+    except Broken as end:
+        return bytes(got), str(end)
+    return bytes(got), None
+
+
+def test_what_was_good_arrives(shared_server, broken):
+    """All of it, and then an end that nobody takes for the answer's."""
+    host, _ = broken
+    with shared_server.visitor(host) as visitor:
+        visitor.request()
+        got, end = collect(visitor.response())
+        assert got == GOOD
+        assert end == "closed"
+
+
+def test_what_was_good_arrives_over_http2(shared_server, broken):
+    host, _ = broken
+    with FrameVisitor(shared_server.edge) as visitor:
+        visitor.request(1, host)
+        got = bytearray()
+        while (frame := visitor.next()).kind != RST:
+            if frame.kind == DATA:
+                got += frame.payload
+                visitor.send(window(0, len(frame.payload)), window(1, len(frame.payload)))
+            assert not frame.end
+        assert got == GOOD and frame.code
+        visitor.request(3, host)
+        assert visitor.until(lambda got: got.stream == 3)[-1].fields
+
+
+def test_what_was_good_arrives_over_http10(shared_server, broken):
+    """Where the connection's end is the answer's, the end is a reset, but for a length that says it."""
+    host, kind = broken
+    with shared_server.visitor(host) as visitor:
+        visitor.request(version="HTTP/1.0")
+        got, end = collect(visitor.response())
+        assert got == GOOD
+        assert end == "closed" if kind == "short" else "ConnectionResetError" in end
+
+
+@pytest.mark.parametrize("version", ["--http1.1", "--http2-prior-knowledge"])
+@pytest.mark.parametrize("wire", [b"zz\r\n", b"\r\n", b"10000000000000000\r\nx"], ids=["no-size", "empty", "overflow"])
+def test_body_that_is_wrong_from_the_start(shared_server, shared_user, make_origin, make_client, version, wire):
+    """A 502 that says so: nobody has heard of the answer yet."""
+
+    def handler(ex):
+        ex.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + wire)
+        ex.close()
+
+    client = make_client(shared_server, make_origin(handler), shared_user.token)
+    status, _, fields = seen_by_curl(shared_server, client.host, version)
+    assert (status, fields["kavilo-error"]) == (502, ["origin_bad_response"])

@@ -294,6 +294,52 @@ static void refuses_too_many_fields(void **state)
     assert_int_equal(server.requests, 1);
 }
 
+/* A reset that comes behind the output leaves the peer with all of it, however long its window stays shut. */
+static void resets_behind_the_output(void **state)
+{
+    (void)state;
+    client.consumes = false;
+    request(true);
+    settle(SIZE_MAX);
+    respond(200, false);
+    push(server.stream, WINDOW + 1000);
+    h2_reset_behind(server.stream, H2_INTERNAL_ERROR);
+    settle(SIZE_MAX);
+    assert_int_equal(client.received, WINDOW);
+    assert_int_equal(client.closed, 0);
+    h2_consume(client.stream, WINDOW);
+    settle(SIZE_MAX);
+    assert_int_equal(client.received, WINDOW + 1000);
+    assert_int_equal(client.ends, 0);
+    assert_int_equal(client.closed, 1);
+    assert_int_equal(client.error_code, H2_INTERNAL_ERROR);
+    assert_int_equal(server.closed, 1);
+
+    stop(state);
+    start(state);
+    request(true);
+    settle(SIZE_MAX);
+    respond(200, false);
+    h2_reset_behind(server.stream, H2_INTERNAL_ERROR); /* with nothing to be behind of but the head */
+    settle(SIZE_MAX);
+    assert_int_equal(client.responses, 1);
+    assert_int_equal(client.error_code, H2_INTERNAL_ERROR);
+}
+
+/* Who drops the input hears of the end alone. */
+static void drops_input(void **state)
+{
+    (void)state;
+    request(false);
+    settle(SIZE_MAX);
+    respond(200, true);
+    h2_drop_input(server.stream);
+    push(client.stream, 3 * WINDOW);
+    settle(SIZE_MAX);
+    assert_int_equal(server.received, 0);
+    assert_int_equal(server.closed, 1);
+}
+
 /* ---- windows ----------------------------------------------------------------------------------------------------- */
 
 static void a_window_is_given_back_when_bytes_have_left(void **state)
@@ -561,6 +607,8 @@ int main(void)
         TEST(carries_an_exchange_cut_anywhere),
         TEST(empty_trailers_are_an_end),
         TEST(sends_whole_heads),
+        TEST(resets_behind_the_output),
+        TEST(drops_input),
         TEST(refuses_too_many_fields),
         TEST(a_window_is_given_back_when_bytes_have_left),
         TEST(output_stops_at_its_limit),

@@ -390,6 +390,71 @@ static void waits_for_the_slow(void **state)
     close(fds[0]);
 }
 
+static bool never_spent(const struct conn_patience *patience, uint64_t silent_ms)
+{
+    (void)patience;
+    (void)silent_ms;
+    return false;
+}
+
+static struct conn_patience endless = {.is_spent = never_spent};
+
+static void do_be_endless(struct worker *w, void *arg)
+{
+    (void)w;
+    struct owner *o = arg;
+    conn_set_patience(o->conn, &endless);
+}
+
+static void do_break(struct worker *w, void *arg)
+{
+    (void)w;
+    struct owner *o = arg;
+    conn_break(o->conn);
+}
+
+/* With patience a reader may pause for as long as it likes; meanwhile it counts as one that is sent to. */
+static void waits_for_whoever_pauses(void **state)
+{
+    (void)state;
+    int fds[2];
+    struct owner o;
+    connected_pair(fds);
+    owner_accept(&o, fds[1], NULL);
+    on_worker(worker(), do_be_endless, &o);
+    on_worker(worker(), do_write_bulk, &o);
+    on_worker(worker(), do_close, &o);
+    struct pollfd hung_up = {.fd = fds[0], .events = 0};
+    assert_int_equal(poll(&hung_up, 1, 3 * LIMIT_LINGER_MS), 0);
+    assert_int_equal(atomic_load(&endless.sending), 1);
+    assert_int_equal(read_all(fds[0], false), BULK_BYTES);
+    close(fds[0]);
+    for (int i = 0; i < 100 * TEST_PATIENCE_S && atomic_load(&endless.sending) > 0; i++)
+        nanosleep(&(struct timespec){.tv_nsec = 10 * 1000 * 1000}, NULL);
+    assert_int_equal(atomic_load(&endless.sending), 0);
+}
+
+/* What was written arrives, and then a reset, not an end. */
+static void breaks_behind_the_output(void **state)
+{
+    (void)state;
+    int fds[2];
+    struct owner o;
+    connected_pair(fds);
+    owner_accept(&o, fds[1], NULL);
+    on_worker(worker(), do_write_bulk, &o);
+    on_worker(worker(), do_break, &o);
+    static char bytes[65536];
+    size_t total = 0;
+    ssize_t n;
+    while ((n = recv(fds[0], bytes, sizeof(bytes), 0)) > 0)
+        total += (size_t)n;
+    assert_int_equal(n, -1);
+    assert_int_equal(errno, ECONNRESET);
+    assert_int_equal(total, BULK_BYTES);
+    close(fds[0]);
+}
+
 /* ---- dialling ---------------------------------------------------------------------------------------------------- */
 
 static void tells_a_refusal(void **state)
@@ -473,6 +538,8 @@ int main(void)
         cmocka_unit_test(lingers_for_the_peer),
         cmocka_unit_test(gives_up_with_a_reset),
         cmocka_unit_test(waits_for_the_slow),
+        cmocka_unit_test(waits_for_whoever_pauses),
+        cmocka_unit_test(breaks_behind_the_output),
         cmocka_unit_test(tells_a_refusal),
         cmocka_unit_test(tells_a_timeout),
         cmocka_unit_test(tries_the_second_address),

@@ -17,7 +17,11 @@ static void growth_ends_before_the_budget(void **state)
     const size_t eight_tenths = LIMIT_BUDGET_BYTES / 10 * 8;
     assert_int_equal(budget_used(), 0);
     assert_true(budget_grow(eight_tenths));
+    assert_false(budget_is_short());
     assert_false(budget_grow(1));
+    assert_true(budget_take(1));
+    assert_true(budget_is_short());
+    budget_give(1);
     assert_true(budget_take(LIMIT_BUDGET_BYTES - eight_tenths));
     assert_false(budget_take(1));
     assert_int_equal(budget_used(), LIMIT_BUDGET_BYTES);
