@@ -76,9 +76,10 @@
 /* Answers */
 #define LIMIT_CONNECT_MS           10000  /* to the local service, all its addresses together */
 #define LIMIT_FIRST_BYTE_MS        120000 /* from the end of the request to the answer's head; 504 after */
-#define LIMIT_ORIGIN_IDLE_MS       30000  /* a pooled connection to the local service */
-#define LIMIT_ORIGIN_IDLE_MAX      1024   /* how many of them are kept: as many requests may come at once again */
-#define LIMIT_ORIGIN_MUX_MAX       8      /* HTTP/2 connections to it; requests beyond their streams wait for one */
+#define LIMIT_UNTOLD_ANSWER_MS     130000 /* the same in a server whose client does not tell its own, which comes first */
+#define LIMIT_ORIGIN_IDLE_MS       30000 /* a pooled connection to the local service */
+#define LIMIT_ORIGIN_IDLE_MAX      1024  /* how many of them are kept: as many requests may come at once again */
+#define LIMIT_ORIGIN_MUX_MAX       8     /* HTTP/2 connections to it; requests beyond their streams wait for one */
 #define LIMIT_ORIGIN_REPLAY_BYTES  (16 * 1024) /* of a request's body, kept until the service has begun with it */
 
 /* Sessions */

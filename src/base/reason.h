@@ -25,7 +25,8 @@ enum close_reason {
     REASON_SERVER_BUSY,            /* the process budget is spent */
     REASON_DRAINING,               /* the server is going away */
     REASON_CLIENT_GONE,            /* the tunnel client's session ended under the exchange */
-    REASON_CLIENT_TIMEOUT,         /* the tunnel client sent no answer within the deadline */
+    REASON_CLIENT_TIMEOUT,         /* the tunnel client sent no answer within the time that it had told */
+    REASON_SERVER_TIMEOUT,         /* no answer within the server's own --response-timeout */
     REASON_ORIGIN_REFUSED,         /* connect to the local service failed */
     REASON_ORIGIN_UNREACHABLE,     /* the local service's name or address could not be reached */
     REASON_ORIGIN_CONNECT_TIMEOUT, /* connect to the local service timed out */

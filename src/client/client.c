@@ -327,6 +327,7 @@ struct client *client_start(struct worker *worker, const struct client_options *
         .requests = forwarder_address(c->forwarder),
         .ping_ms = options->ping_ms,
         .dead_ms = options->dead_ms,
+        .response_ms = options->forward.response_ms,
     };
     c->redial.expired = on_redial;
     c->clock.expired = on_clock;

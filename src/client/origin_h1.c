@@ -89,7 +89,7 @@ static void end_answer(struct origin *o, const struct head *trailers, bool surpl
 static void on_response_expired(struct deadline *deadline)
 {
     struct origin *o = (struct origin *)((char *)deadline - offsetof(struct origin, response));
-    fail(o, REASON_ORIGIN_TIMEOUT, "the local service sent no answer in time");
+    fail(o, REASON_ORIGIN_TIMEOUT, "the local service sent no answer in --response-timeout");
 }
 
 /* The wait for the answer's head begins when the request is complete, and again while it is still leaving. An upgrade

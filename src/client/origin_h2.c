@@ -102,7 +102,8 @@ static void on_response_expired(struct deadline *deadline)
 {
     struct origin *o = (struct origin *)((char *)deadline - offsetof(struct origin, response));
     fail(o, REASON_ORIGIN_TIMEOUT,
-         o->stream ? "the local service sent no answer in time" : "the local service had no stream free in time");
+         o->stream ? "the local service sent no answer in --response-timeout"
+                   : "the local service had no stream free in --response-timeout");
 }
 
 /* The wait for the answer's head begins when the request is complete, and again while it is still leaving. A request

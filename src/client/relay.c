@@ -154,7 +154,7 @@ void relay_start(struct relay_context *context, struct message *message)
     r->request = open->head;
     open->head = NULL;
     /* The room that Hello announced is promised already. */
-    if (half_accept(&r->half, worker, message, 0, &half_events, r) != KV_OK) {
+    if (half_accept(&r->half, worker, message, 0, (struct exchange_clock){0}, &half_events, r) != KV_OK) {
         head_free(r->request);
         pool_free(r, sizeof(*r));
         return;

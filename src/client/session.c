@@ -369,6 +369,7 @@ static int send_hello(struct session *s)
     m.hello.features = WIRE_FEATURES;
     m.hello.initial_credit = LIMIT_WINDOW_BYTES;
     m.hello.instance_id = (struct slice){(const char *)o->instance, WIRE_INSTANCE_LEN};
+    m.hello.response_timeout_ms = o->response_ms;
     return link_send(s->link, &m);
 }
 

@@ -62,6 +62,7 @@ struct session_options {
     const uint8_t *instance;   /* WIRE_INSTANCE_LEN bytes */
     struct address requests;   /* where exchanges are opened */
     unsigned ping_ms, dead_ms; /* of the link (struct link_terms) */
+    unsigned response_ms;      /* how long answers are waited for; 0: for ever */
 };
 
 /* The options and what they point to outlive the session. NULL without memory. */

@@ -72,8 +72,11 @@ int cli_set_string(char *into, size_t size, const char *value, char *error);
 /* An address to listen on, as sockaddr_parse (io/listener.h) takes it; kept as text. */
 int cli_set_port_or_address(char *into, size_t size, const char *value, char *error);
 int cli_set_unsigned(unsigned long *into, unsigned long min, unsigned long max, const char *value, char *error);
-/* "30", "30s", "5m", "1h", "1500ms" -> milliseconds. A bare number is seconds. */
+/* "30", "30s", "5m", "1h", "1500ms" -> milliseconds, at most 1000 hours, which fit an unsigned int. A bare number is
+ * seconds. 0 is refused. */
 int cli_set_duration(unsigned long *into_ms, const char *value, char *error);
+/* The same for a wait that 0 switches off. */
+int cli_set_wait(unsigned long *into_ms, const char *value, char *error);
 /* --ping-interval and --ping-timeout: a duration from LIMIT_PING_MIN_MS to LIMIT_PING_MAX_MS. */
 int cli_set_ping(unsigned long *into_ms, const char *value, char *error);
 /* Fills in the defaults of the two for those that are 0 and checks them together. CLI_EXIT_OK, or the exit status, and

@@ -10,6 +10,10 @@
 #include "cmd/cli.h"
 #include "io/listener.h"
 
+/* Milliseconds are unsigned ints further in, and some are added to. */
+#define LONGEST_MS (UINT64_C(1000) * 3600 * 1000)
+_Static_assert(LONGEST_MS < UINT_MAX / 10 * 9, "a duration has to fit, with a margin");
+
 struct unit {
     const char *name;
     uint64_t factor;
@@ -67,17 +71,30 @@ int cli_set_unsigned(unsigned long *into, unsigned long min, unsigned long max, 
     return 0;
 }
 
-int cli_set_duration(unsigned long *into_ms, const char *value, char *error)
+static bool is_duration(const char *value, unsigned long *out_ms)
 {
     static const struct unit units[] = {{"", 1000}, {"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {NULL, 0}};
-    const uint64_t longest = UINT64_C(366) * 24 * 3600 * 1000;
     uint64_t ms;
-    if (!number_with_unit(value, units, &ms) || ms > longest || ms > ULONG_MAX) {
-        snprintf(error, CLI_ERROR_LEN, "must be a time of at most a year, such as 30s, 1500ms, 5m or 1h");
-        return KV_EINVAL;
-    }
-    *into_ms = (unsigned long)ms;
-    return 0;
+    if (!number_with_unit(value, units, &ms) || ms > LONGEST_MS)
+        return false;
+    *out_ms = (unsigned long)ms;
+    return true;
+}
+
+int cli_set_duration(unsigned long *into_ms, const char *value, char *error)
+{
+    if (is_duration(value, into_ms) && *into_ms > 0)
+        return KV_OK;
+    snprintf(error, CLI_ERROR_LEN, "must be a time from 1ms to 1000h, such as 30s, 1500ms, 5m or 1h");
+    return KV_EINVAL;
+}
+
+int cli_set_wait(unsigned long *into_ms, const char *value, char *error)
+{
+    if (is_duration(value, into_ms))
+        return KV_OK;
+    snprintf(error, CLI_ERROR_LEN, "must be a time up to 1000h, such as 30s, 1500ms, 5m or 1h, or 0 to switch it off");
+    return KV_EINVAL;
 }
 
 int cli_set_ping(unsigned long *into_ms, const char *value, char *error)

@@ -303,6 +303,8 @@ static int start(struct server *server)
         .max_still = (uint32_t)s->max_still,
         .ping_ms = (unsigned)s->ping_ms,
         .dead_ms = (unsigned)s->dead_ms,
+        .answer_cap_ms = (unsigned)s->answer_timeout_ms,
+        .answer_default_ms = s->has_answer_timeout ? (unsigned)s->answer_timeout_ms : LIMIT_UNTOLD_ANSWER_MS,
         .rates = rates,
         .trusted_proxies = s->trusted_proxies.count > 0 ? &s->trusted_proxies : NULL,
         .max_strangers = max_strangers(),
@@ -315,12 +317,11 @@ static int start(struct server *server)
         .tls = server->edge_tls,
         .base_host = s->base_host,
         .max_request_body = s->max_request_body,
-        .answer_timeout_ms = (unsigned)s->answer_timeout_ms,
         .rates = rates,
         .head_timeout_ms = (unsigned)s->head_timeout_ms,
         .idle_timeout_ms = (unsigned)s->idle_timeout_ms,
         .stall_timeout_ms = (unsigned)s->stall_timeout_ms,
-        .upgrade_idle_ms = s->upgrade_idle_ms > UINT_MAX ? UINT_MAX : (unsigned)s->upgrade_idle_ms,
+        .upgrade_idle_ms = (unsigned)s->upgrade_idle_ms,
         .hsts = s->hsts[0] ? s->hsts : NULL,
         .https_port = control.public_port,
         .trusted_proxies = s->trusted_proxies.count > 0 ? &s->trusted_proxies : NULL,
@@ -431,10 +432,12 @@ static void drain(struct server *server)
              log_uint("connections", alive(server)));
     if (succeeded)
         upgrade_hand_over(&server->upgrade, server->registry);
-    if (wait_for_work(server, succeeded) == WAIT_GONE)
+    bool gone = wait_for_work(server, succeeded) == WAIT_GONE;
+    if (!gone)
+        log_warn("ending with work in flight", log_uint("connections", alive(server)));
+    edge_stop(server->edge); /* those too that only have to acknowledge what they were sent */
+    if (gone)
         return;
-    log_warn("ending with work in flight", log_uint("connections", alive(server)));
-    edge_stop(server->edge);
     control_stop(server->control);
     wait_until_gone(server, alive, STOP_MS);
 }

@@ -35,7 +35,7 @@ struct serve_settings {
     enum log_level log_level;
     enum log_format log_format;
     /* "0" means something for these, so being given is noted */
-    bool has_max_request_body, has_grace, has_log_level, has_tls_mode, has_upgrades, has_max_still;
+    bool has_grace, has_log_level, has_tls_mode, has_upgrades, has_max_still, has_answer_timeout, has_stall_timeout;
 };
 
 /* tunneld_serve_options.c */

@@ -190,7 +190,6 @@ static int set_max_still(void *into, const char *value, char *error)
 static int set_max_request_body(void *into, const char *value, char *error)
 {
     struct serve_settings *s = into;
-    s->has_max_request_body = true;
     return cli_set_bytes(&s->max_request_body, value, error);
 }
 
@@ -209,19 +208,20 @@ static int set_grace(void *into, const char *value, char *error)
 {
     struct serve_settings *s = into;
     s->has_grace = true;
-    return cli_set_duration(&s->grace_ms, value, error);
+    return cli_set_wait(&s->grace_ms, value, error);
 }
 
 static int set_upgrade_idle(void *into, const char *value, char *error)
 {
     struct serve_settings *s = into;
-    return cli_set_duration(&s->upgrade_idle_ms, value, error);
+    return cli_set_wait(&s->upgrade_idle_ms, value, error);
 }
 
 static int set_answer_timeout(void *into, const char *value, char *error)
 {
     struct serve_settings *s = into;
-    return cli_set_duration(&s->answer_timeout_ms, value, error);
+    s->has_answer_timeout = true;
+    return cli_set_wait(&s->answer_timeout_ms, value, error);
 }
 
 static int set_address_connections(void *into, const char *value, char *error)
@@ -257,7 +257,8 @@ static int set_idle_timeout(void *into, const char *value, char *error)
 static int set_stall_timeout(void *into, const char *value, char *error)
 {
     struct serve_settings *s = into;
-    return cli_set_duration(&s->stall_timeout_ms, value, error);
+    s->has_stall_timeout = true;
+    return cli_set_wait(&s->stall_timeout_ms, value, error);
 }
 
 static int set_ping_interval(void *into, const char *value, char *error)
@@ -390,12 +391,16 @@ const struct cli_option serve_options[] = {
     {"max-concurrent", "N", NULL, "requests in flight of one tunnel (256)", .set = set_max_concurrent},
     {"max-idle-streams", "N", NULL,
      "besides these, requests of one tunnel that are answered and carry nothing for 10 s (4096)", .set = set_max_still},
-    {"max-request-body-bytes", "BYTES", NULL, "larger request bodies get 413 (no limit)", .set = set_max_request_body},
+    {"max-request-body-bytes", "BYTES", NULL, "larger request bodies get 413; 0: no limit (0)",
+     .set = set_max_request_body},
     {"memory-budget", "BYTES", NULL, "for bodies on their way; new requests get 503 when it is spent (1G)",
      .set = set_memory_budget},
     {"upgrade-idle-timeout", "TIME", NULL,
-     "WebSockets and other upgrades that carry nothing for so long are closed (never)", .set = set_upgrade_idle},
-    {"response-timeout", "TIME", NULL, "from the end of a request to the head of its answer (120s)",
+     "WebSockets and other upgrades that carry nothing for so long are closed; 0: never (0)", .set = set_upgrade_idle},
+    {"response-timeout", "TIME", NULL,
+     "the most from the end of a request to the head of its answer, whatever its client allows; 0: no bound (0; 130s "
+     "for "
+     "clients of 0.1, which do not tell)",
      .set = set_answer_timeout},
     {"max-connections-per-address", "N", NULL, "visitors' connections from one address, or IPv6 /64 (no limit)",
      .set = set_address_connections},
@@ -406,9 +411,10 @@ const struct cli_option serve_options[] = {
      "requests from one address, or IPv6 /64; a burst of five times that (no limit)", .set = set_address_requests},
     {"head-timeout", "TIME", NULL, "for a visitor's TLS handshake and request head (15s)", .set = set_head_timeout},
     {"idle-timeout", "TIME", NULL, "for a visitor's connection without a request (75s)", .set = set_idle_timeout},
-    {"stall-timeout", "TIME", NULL, "for a body, either way, of which nothing moves, while memory is short; 0: for ever (60s)",
+    {"stall-timeout", "TIME", NULL,
+     "for a body, either way, of which nothing moves, while memory is short; 0: for ever (60s)",
      .set = set_stall_timeout},
-    {"grace", "TIME", NULL, "after SIGTERM, for what is in flight (30s)", .set = set_grace},
+    {"grace", "TIME", NULL, "after SIGTERM, for what is in flight; 0: none (30s)", .set = set_grace},
     {"ping-interval", "TIME", NULL, "how often a tunnel client is asked whether it lives (5s)",
      .set = set_ping_interval},
     {"ping-timeout", "TIME", NULL, "how long nothing may be heard of a client before its tunnel is closed (15s)",
@@ -491,7 +497,7 @@ int serve_settle(struct serve_settings *s)
     set_default(s->public_scheme, sizeof(s->public_scheme), tls || !local ? "https" : "http");
     if (s->redirect[0] && strcmp(s->public_scheme, "https") != 0)
         return cli_usage_error("--redirect-listen leads to https, and visitors come by --public-scheme http");
-    if (!s->has_max_request_body)
+    if (s->max_request_body == 0)
         s->max_request_body = UINT64_MAX;
     if (!s->memory_budget)
         s->memory_budget = LIMIT_BUDGET_BYTES;
@@ -501,13 +507,11 @@ int serve_settle(struct serve_settings *s)
         s->max_still = LIMIT_STILL_STREAMS;
     if (!s->has_grace)
         s->grace_ms = LIMIT_GRACE_MS;
-    if (!s->answer_timeout_ms)
-        s->answer_timeout_ms = LIMIT_FIRST_BYTE_MS;
     if (!s->head_timeout_ms)
         s->head_timeout_ms = LIMIT_HEAD_MS;
     if (!s->idle_timeout_ms)
         s->idle_timeout_ms = LIMIT_IDLE_MS;
-    if (!s->stall_timeout_ms)
+    if (!s->has_stall_timeout)
         s->stall_timeout_ms = LIMIT_PROGRESS_MS;
     if (!s->has_log_level)
         s->log_level = LOG_LEVEL_INFO;

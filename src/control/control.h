@@ -38,6 +38,8 @@ struct control_settings {
     uint32_t max_concurrent;    /* exchanges of one tunnel at work */
     uint32_t max_still;         /* and such as are answered and carry nothing */
     unsigned ping_ms, dead_ms;  /* of its links (struct link_terms) */
+    unsigned answer_cap_ms;     /* from a request's end to its answer's head, whatever clients tell; 0: no bound */
+    unsigned answer_default_ms; /* the same for clients that do not tell how long they wait; 0: no bound */
     uint32_t grace_ms;          /* how long a drain may last: what clients are told */
     struct address_rates rates; /* of one address: connections at once until they are known, and a second */
     /* Whose connections speak for many and are not held to that. Referenced, not owned; NULL: nobody's */

@@ -60,7 +60,7 @@ struct control_session {
     char session[WIRE_SESSION_LEN + 1];
     char subdomain[LIMIT_LABEL_BYTES + 1];
     char email[LIMIT_EMAIL_BYTES + 1];
-    uint32_t features, peer_credit;
+    uint32_t features, peer_credit, response_timeout_ms;
 
     struct store_job *job;
     struct store_watch *watch;
@@ -363,6 +363,8 @@ static int start_link(struct control_session *s)
         .peer_credit = s->peer_credit,
         .max_concurrent = s->control->settings.max_concurrent,
         .max_still = s->control->settings.max_still,
+        .clock = link_clock(s->features, s->response_timeout_ms, s->control->settings.answer_cap_ms,
+                            s->control->settings.answer_default_ms),
         .session = slice_of(s->session),
         .ping_ms = s->control->settings.ping_ms,
         .dead_ms = s->control->settings.dead_ms,
@@ -507,6 +509,7 @@ static void on_hello(struct control_session *s, const struct wire_message *m)
     g->takeover = m->hello.takeover;
     s->features = m->hello.features & WIRE_FEATURES;
     s->peer_credit = m->hello.initial_credit;
+    s->response_timeout_ms = m->hello.response_timeout_ms;
     g->has_instance = m->hello.instance_id.len == WIRE_INSTANCE_LEN;
     if (g->has_instance)
         memcpy(g->instance, m->hello.instance_id.data, WIRE_INSTANCE_LEN);

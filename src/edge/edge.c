@@ -16,7 +16,8 @@
 static bool is_spent(const struct conn_patience *patience, uint64_t silent_ms)
 {
     const struct edge *edge = (const struct edge *)((const char *)patience - offsetof(struct edge, patience));
-    return edge_stall_is_over(silent_ms, edge->settings.stall_timeout_ms, budget_is_short());
+    return atomic_load_explicit(&edge->stopping, memory_order_relaxed) ||
+           edge_stall_is_over(silent_ms, edge->settings.stall_timeout_ms, budget_is_short());
 }
 
 struct edge *edge_new(const struct edge_settings *settings)
@@ -140,6 +141,7 @@ void edge_drain(struct edge *edge)
 
 void edge_stop(struct edge *edge)
 {
+    atomic_store_explicit(&edge->stopping, true, memory_order_relaxed);
     give_order(edge, EDGE_STOP);
 }
 

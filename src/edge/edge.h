@@ -43,7 +43,6 @@ struct edge_settings {
     struct tls_context *tls;    /* NULL: in the clear. Referenced, not owned */
     const char *base_host;      /* lower case */
     uint64_t max_request_body;  /* bytes; UINT64_MAX: no limit */
-    unsigned answer_timeout_ms; /* from the end of the request to the answer's head */
     struct address_rates rates; /* of one visitor's address */
     unsigned head_timeout_ms;   /* from a connection, TLS included, or a head's first byte to its end */
     unsigned idle_timeout_ms;   /* a connection without a request */

@@ -23,9 +23,8 @@
 #include "io/conn.h"
 #include "io/listener.h"
 
-#define INPUT_MAX        (LIMIT_HEAD_BYTES + LIMIT_READ_BYTES) /* an unfinished head and one read behind it */
-#define HALF_CLOSED_MS   2000  /* a visitor that ended its direction is gone, or it is `nc`: wait a moment */
-#define ANSWER_MARGIN_MS 10000 /* the client's own time-out comes first and knows more */
+#define INPUT_MAX      (LIMIT_HEAD_BYTES + LIMIT_READ_BYTES) /* an unfinished head and one read behind it */
+#define HALF_CLOSED_MS 2000 /* a visitor that ended its direction is gone, or it is `nc`: wait a moment */
 
 static void process(struct edge_h1 *h1, struct slice *input);
 
@@ -225,16 +224,15 @@ static void on_answer_look(struct deadline *deadline)
 static void on_answer_expired(struct deadline *deadline)
 {
     struct edge_exchange *x = (struct edge_exchange *)((char *)deadline - offsetof(struct edge_exchange, answer));
-    edge_h1_fail(x->h1, REASON_CLIENT_TIMEOUT, "no answer in time");
+    edge_h1_fail(x->h1, x->half.clock.reason, "no answer in time");
 }
 
-/* The request is complete: now it is the tunnel's turn. */
-static void await_answer(struct edge_exchange *x)
+void edge_h1_await_answer(struct edge_exchange *x)
 {
     struct edge_h1 *h1 = x->h1;
     edge_stall_cancel(&x->upload);
-    if (!x->answered)
-        deadline_arm(edge_h1_worker(h1), &x->answer, h1->edge->settings.answer_timeout_ms + ANSWER_MARGIN_MS);
+    if (!x->answered && x->half.clock.ms > 0)
+        deadline_arm(edge_h1_worker(h1), &x->answer, x->half.clock.ms);
 }
 
 /* ---- requests -------------------------------------------------------------------------------------------------- */
@@ -295,7 +293,7 @@ static void begin_exchange(struct edge_h1 *h1, const struct http1_message *m)
     h1->exchange = x;
     deadline_cancel(&h1->reading);
     if (x->body_done || edge_h1_awaits_switch(x))
-        await_answer(x);
+        edge_h1_await_answer(x);
     else
         edge_stall_watch(edge_h1_worker(h1), &x->upload, stall_timeout_ms(h1));
 }
@@ -366,7 +364,7 @@ static void finish_body(struct edge_exchange *x)
         x->body_done = true;
         half_send_end(&x->half, trailers);
     }
-    await_answer(x);
+    edge_h1_await_answer(x);
 }
 
 /* Passes body bytes on while the tunnel has room. True if more input may be looked at (the body is complete). */

@@ -45,6 +45,8 @@ static void on_opened(void *owner)
         x->expects_continue = false;
         conn_write_copy(h1->conn, go_on, sizeof(go_on) - 1);
     }
+    if (x->body_done || edge_h1_awaits_switch(x))
+        edge_h1_await_answer(x);
     if (h1->input.len > 0 || h1->eof) /* it waited for room */
         edge_h1_resume(h1);
 }

@@ -71,6 +71,8 @@ void edge_h1_cut(struct edge_h1 *h1, enum close_reason reason, const char *text)
 /* The request at hand fails. Without an answer under way the visitor is told; with one, what was good of it is sent
  * first, and then the connection ends so that the answer cannot look complete. */
 void edge_h1_fail(struct edge_h1 *h1, enum close_reason reason, const char *text);
+/* The request is complete: now it is the tunnel's turn. How long it has is known from `opened` on. */
+void edge_h1_await_answer(struct edge_exchange *x);
 /* Output was queued: the visitor has to take some of it in time. */
 void edge_h1_await_visitor(struct edge_h1 *h1);
 /* Bytes of an upgraded connection came, either way: its idle time begins anew. */

@@ -21,12 +21,11 @@
 #include "io/conn.h"
 #include "io/listener.h"
 
-#define STREAMS_MAX      128 /* as nginx */
-#define STREAM_WINDOW    LIMIT_WINDOW_BYTES
-#define CONN_WINDOW      (1024 * 1024)
-#define MAX_FRAME_BYTES  (16 * 1024)
-#define DRAIN_PING       UINT64_C(0x6e6961726420766b) /* "kv drain" */
-#define ANSWER_MARGIN_MS 10000                        /* the client's own time-out comes first and knows more */
+#define STREAMS_MAX     128 /* as nginx */
+#define STREAM_WINDOW   LIMIT_WINDOW_BYTES
+#define CONN_WINDOW     (1024 * 1024)
+#define MAX_FRAME_BYTES (16 * 1024)
+#define DRAIN_PING      UINT64_C(0x6e6961726420766b) /* "kv drain" */
 
 /* ---- the end of a stream --------------------------------------------------------------------------------------- */
 
@@ -168,7 +167,7 @@ static void on_answer_look(struct deadline *deadline)
 static void on_answer_expired(struct deadline *deadline)
 {
     struct edge_stream *s = (struct edge_stream *)((char *)deadline - offsetof(struct edge_stream, answer));
-    edge_h2_fail(s, REASON_CLIENT_TIMEOUT, "no answer in time");
+    edge_h2_fail(s, s->half.clock.reason, "no answer in time");
 }
 
 /* ---- bodies going up ------------------------------------------------------------------------------------------- */
@@ -186,10 +185,10 @@ void edge_h2_await_body(struct edge_stream *s)
         edge_stall_watch(s->h2->worker, &s->upload, s->h2->edge->settings.stall_timeout_ms);
 }
 
-static void await_answer(struct edge_stream *s)
+void edge_h2_await_answer(struct edge_stream *s)
 {
-    if (!s->answered)
-        deadline_arm(s->h2->worker, &s->answer, s->h2->edge->settings.answer_timeout_ms + ANSWER_MARGIN_MS);
+    if (!s->answered && s->half.clock.ms > 0)
+        deadline_arm(s->h2->worker, &s->answer, s->half.clock.ms);
 }
 
 /* Sends up as much as there is room for; true unless the stream failed. */
@@ -219,7 +218,7 @@ bool edge_h2_send_up(struct edge_stream *s)
         s->trailers = NULL;
         edge_h2_await_body(s);
         if (!s->connects)
-            await_answer(s);
+            edge_h2_await_answer(s);
     }
     return true;
 }
@@ -291,7 +290,7 @@ static enum close_reason open_exchange(struct edge_stream *s, const struct edge_
     if (reason != REASON_NONE)
         return reason;
     if (s->body_ended || s->connects)
-        await_answer(s);
+        edge_h2_await_answer(s);
     edge_h2_await_body(s);
     return REASON_NONE;
 }

@@ -16,6 +16,8 @@ static void on_opened(void *owner)
         const struct head go_on = {.status = 100};
         h2_respond(s->stream, &go_on, false);
     }
+    if (s->body_sent || s->connects)
+        edge_h2_await_answer(s);
     edge_h2_send_up(s);
 }
 

@@ -62,6 +62,9 @@ void edge_h2_fail(struct edge_stream *s, enum close_reason reason, const char *t
 void edge_h2_leave(struct edge_stream *s, enum close_reason reason, const char *text);
 /* Sends up as much as there is room for; true unless the stream failed. */
 bool edge_h2_send_up(struct edge_stream *s);
+/* The request is complete, or asks to upgrade: now it is the tunnel's turn. How long it has is known from `opened` on.
+ */
+void edge_h2_await_answer(struct edge_stream *s);
 /* Watches over the request's body, or over an upgraded stream: bytes moved, or what it is has changed. */
 void edge_h2_await_body(struct edge_stream *s);
 /* Answer bytes were queued: the visitor has to take some of them in time. */

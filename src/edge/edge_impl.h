@@ -51,6 +51,7 @@ struct edge {
     struct address_limit *limit;   /* NULL: none is set */
     struct edge_local *locals;     /* one a worker */
     unsigned count;                /* of them */
+    atomic_bool stopping;          /* nobody is waited for any more */
     struct conn_patience patience; /* with visitors that still take what is left to send */
 };
 

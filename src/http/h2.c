@@ -248,8 +248,10 @@ static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t error_code,
     if (!stream)
         return 0;
     nghttp2_session_set_stream_user_data(ng, id, NULL);
-    if (stream->user && !s->muted)
-        stream->events->closed(stream->user, stream->begun ? error_code : H2_REFUSED_STREAM);
+    void *user = stream->user;
+    stream->user = NULL; /* who hears of this may have all streams closed */
+    if (user && !s->muted)
+        stream->events->closed(user, stream->begun ? error_code : H2_REFUSED_STREAM);
     h2_stream_free(stream);
     return 0;
 }

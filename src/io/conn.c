@@ -17,8 +17,9 @@
 #include "io/socket.h"
 #include "io/worker.h"
 
-#define COPY_BYTES    1536 /* chunks up to this are copied behind others, if there is room */
-#define BREAK_LOOK_MS 50   /* the first look whether the output before a reset has arrived; then after twice that */
+#define COPY_BYTES     1536 /* chunks up to this are copied behind others, if there is room */
+#define LINGER_LOOK_MS (LIMIT_LINGER_MS / 2)
+#define BREAK_LOOK_MS  50 /* the first look whether the output before a reset has arrived; then after twice that */
 
 static void on_expired(struct deadline *deadline);
 
@@ -116,11 +117,10 @@ static bool is_delivering(struct conn *c)
         uncount(c);
     if (progress.queued - progress.acknowledged <= (c->shutdown_sent ? 1 : 0)) /* the end counts as a byte */
         return false;
-    if (progress.acknowledged != c->linger_acknowledged) {
-        c->linger_acknowledged = progress.acknowledged;
+    bool first = c->linger_acknowledged == UINT64_MAX, moved = progress.acknowledged != c->linger_acknowledged;
+    c->linger_acknowledged = progress.acknowledged;
+    if (moved && !first)
         c->linger_moved_at = now;
-        return true;
-    }
     uint64_t silent_ms = now - c->linger_moved_at;
     return silent_ms < LIMIT_LINGER_MS || (c->patience && !c->patience->is_spent(c->patience, silent_ms));
 }
@@ -128,7 +128,7 @@ static bool is_delivering(struct conn *c)
 static void look_later(struct conn *c)
 {
     deadline_arm(c->worker, &c->deadline, c->linger_look_ms);
-    c->linger_look_ms = c->linger_look_ms * 2 < LIMIT_LINGER_MS ? c->linger_look_ms * 2 : LIMIT_LINGER_MS;
+    c->linger_look_ms = c->linger_look_ms * 2 < LINGER_LOOK_MS ? c->linger_look_ms * 2 : LINGER_LOOK_MS;
 }
 
 /* Takes the connection from its owner; false if that was its end already. */
@@ -144,7 +144,8 @@ static bool linger(struct conn *conn)
     conn->state = CONN_LINGERING;
     conn->linger_left = LIMIT_LINGER_BYTES;
     conn->linger_moved_at = worker_now(conn->worker);
-    conn->linger_look_ms = LIMIT_LINGER_MS;
+    conn->linger_look_ms = LINGER_LOOK_MS;
+    conn->linger_acknowledged = UINT64_MAX;
     if (conn->patience && conn_unsent(conn) > 0) {
         conn->counted = true;
         atomic_fetch_add_explicit(&conn->patience->sending, 1, memory_order_relaxed);
@@ -170,6 +171,7 @@ void conn_break(struct conn *conn)
     if (!linger(conn))
         return;
     conn->breaking = true;
+    conn_watch(conn);
     conn->linger_look_ms = BREAK_LOOK_MS;
     look_later(conn);
 }

@@ -23,7 +23,8 @@ static int wanted_events(const struct conn *c)
 {
     bool reads = !c->socket_ended && !c->read_ended && !(c->paused && c->state == CONN_OPEN);
     bool writes = c->blocked && !c->send_error;
-    return (reads ? UV_READABLE : 0) | (writes ? UV_WRITABLE : 0);
+    int waits = c->breaking ? UV_PRIORITIZED : 0; /* never comes, and keeps the loop going until the reset */
+    return (reads ? UV_READABLE : 0) | (writes ? UV_WRITABLE : 0) | waits;
 }
 
 static void watch_exactly(struct conn *c, int events)
@@ -44,6 +45,10 @@ static void on_poll(uv_poll_t *poll, int status, int events)
     struct conn *c = poll->data;
     if (c->state == CONN_CLOSED)
         return;
+    if (status < 0 && c->breaking) {
+        conn_stop_lingering(c);
+        return;
+    }
     if (status < 0) { /* whatever is wrong: reading or writing tells. libuv has stopped watching. */
         c->watched = 0;
         c->broken = true;

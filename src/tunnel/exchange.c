@@ -38,6 +38,7 @@ struct opened_message {
     struct exchange_message exchange;
     struct address from;
     size_t credit;
+    struct exchange_clock clock;
     char id[EXCHANGE_ID_LEN];
 };
 
@@ -163,6 +164,7 @@ static void on_opened(struct half *half, struct opened_message *m)
     }
     half->peer = m->from;
     half->credit += m->credit;
+    half->clock = m->clock;
     memcpy(half->id, m->id, sizeof(half->id));
     half->last_word = (union first_message *)m;
     send_waiting(half);
@@ -265,7 +267,7 @@ struct exchange_open *exchange_open_of(struct message *message)
 }
 
 int half_accept(struct half *half, struct worker *worker, struct message *open, size_t credit,
-                const struct half_events *events, void *owner)
+                struct exchange_clock clock, const struct half_events *events, void *owner)
 {
     struct open_message *m = (struct open_message *)open;
     struct opened_message *answer = make(EXCHANGE_OPENED, sizeof(union first_message), drop_opened);
@@ -281,6 +283,7 @@ int half_accept(struct half *half, struct worker *worker, struct message *open, 
     memcpy(half->id, m->open.id, sizeof(half->id));
     answer->from = half->receiver.address;
     answer->credit = credit;
+    answer->clock = clock;
     memcpy(answer->id, m->open.id, sizeof(answer->id));
     message_send(half->peer, &answer->exchange.base);
     head_free(m->open.head);

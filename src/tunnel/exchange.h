@@ -53,6 +53,12 @@ struct half_events {
 
 union first_message;
 
+/* How long the opener is to wait from the request's end to the answer's head. */
+struct exchange_clock {
+    uint64_t ms;              /* 0: for ever */
+    enum close_reason reason; /* whose clock it is */
+};
+
 /* Embedded in its owner; zeroed when unused. */
 struct half {
     struct receiver receiver;
@@ -63,6 +69,7 @@ struct half {
     union first_message *last_word;         /* what a reset is made of; set from OPENED on */
     struct flush_node failing;              /* tells the owner that memory ran out */
     size_t credit;                          /* bytes that may be sent */
+    struct exchange_clock clock;            /* the opener's, from OPENED on */
     bool sent_end, received_end;
     bool was_reset; /* by the peer: no reset goes back */
     char id[EXCHANGE_ID_LEN];
@@ -96,10 +103,11 @@ int half_open(struct half *half, struct worker *worker, struct address to, struc
 struct exchange_open *exchange_open_of(struct message *message);
 
 /* Takes the exchange: attaches the half, answers OPENED with `credit` (room for the request's body beyond what was
- * promised) and frees the message; the head has to be taken before. 0 or KV_ENOMEM, and then the exchange was refused.
+ * promised) and the clock (all zeros: none), and frees the message; the head has to be taken before. 0 or KV_ENOMEM,
+ * and then the exchange was refused.
  */
 int half_accept(struct half *half, struct worker *worker, struct message *open, size_t credit,
-                const struct half_events *events, void *owner);
+                struct exchange_clock clock, const struct half_events *events, void *owner);
 
 /* Refuses: the opener gets a reset with this reason. Frees the message. */
 void exchange_refuse(struct message *open, enum close_reason reason, const char *text);

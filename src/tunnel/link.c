@@ -16,6 +16,7 @@
 #include "tunnel/link_impl.h"
 
 /* Encoded small messages waiting for a peer that does not read. Credit bounds bodies; this bounds everything else. */
+#define ANSWER_MARGIN_MS       10000 /* the client's own time-out comes first and knows more */
 #define OUTBOX_MAX             (2UL * LIMIT_MESSAGE_BYTES)
 
 /* Of the 16 MiB window that the peer has for the stream: given back in steps, not for every message. */
@@ -343,6 +344,16 @@ struct link *link_new(struct worker *worker, struct h2_stream *stream, enum wire
     link->stall.expired = link_legacy_stalled;
     link->ending.flush = on_ending;
     return link;
+}
+
+struct exchange_clock link_clock(uint32_t features, uint32_t told_ms, uint32_t cap_ms, uint32_t default_ms)
+{
+    const uint64_t at_last = (uint64_t)told_ms + ANSWER_MARGIN_MS;
+    if (!(features & FEATURE_CLOCKS))
+        return (struct exchange_clock){default_ms, REASON_SERVER_TIMEOUT};
+    if (told_ms == 0 || (cap_ms > 0 && cap_ms < at_last))
+        return (struct exchange_clock){cap_ms, REASON_SERVER_TIMEOUT};
+    return (struct exchange_clock){at_last, REASON_CLIENT_TIMEOUT};
 }
 
 int link_start(struct link *link, const struct link_terms *terms)

@@ -24,6 +24,7 @@
 #include "base/reason.h"
 #include "base/slice.h"
 #include "io/worker.h"
+#include "tunnel/exchange.h"
 #include "tunnel/wire.h"
 
 struct h2_stream;
@@ -41,15 +42,20 @@ struct link_events {
 
 /* What the two sides agreed on in their greeting. */
 struct link_terms {
-    uint32_t features;       /* of both */
-    uint32_t peer_credit;    /* the peer's initial credit: bytes of a body that we may send at first */
-    uint32_t max_concurrent; /* exchanges at work; above it the opener gets REASON_TUNNEL_BUSY (server) */
-    uint32_t max_still;      /* exchanges that are answered and carry nothing (server) */
-    struct slice session;    /* for exchange ids and the log; at most WIRE_SESSION_LEN */
-    struct address requests; /* client: where OPEN goes */
-    unsigned ping_ms;        /* between PINGs; 0: LIMIT_PING_MS */
-    unsigned dead_ms;        /* silence that ends the link; 0: LIMIT_DEAD_MS */
+    uint32_t features;           /* of both */
+    uint32_t peer_credit;        /* the peer's initial credit: bytes of a body that we may send at first */
+    uint32_t max_concurrent;     /* exchanges at work; above it the opener gets REASON_TUNNEL_BUSY (server) */
+    uint32_t max_still;          /* exchanges that are answered and carry nothing (server) */
+    struct exchange_clock clock; /* of its exchanges (server) */
+    struct slice session;        /* for exchange ids and the log; at most WIRE_SESSION_LEN */
+    struct address requests;     /* client: where OPEN goes */
+    unsigned ping_ms;            /* between PINGs; 0: LIMIT_PING_MS */
+    unsigned dead_ms;            /* silence that ends the link; 0: LIMIT_DEAD_MS */
 };
+
+/* How long a server waits for answers over a link of these features: told_ms is what the client says that it waits,
+ * cap_ms the operator's own bound, default_ms that for clients that do not tell; 0 for ever. Any thread. */
+struct exchange_clock link_clock(uint32_t features, uint32_t told_ms, uint32_t cap_ms, uint32_t default_ms);
 
 /* A link on a stream that is open for both directions; the stream's events are to be passed on with the functions
  * below. NULL without memory. */

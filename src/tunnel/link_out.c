@@ -94,7 +94,7 @@ void link_open(struct link *link, struct message *message)
     size_t credit =
         link_has(link, FEATURE_CREDIT) ? link_take_room(ex, link->terms.peer_credit) : link_legacy_open(ex, open->head);
     bool end = open->end;
-    if (half_accept(&ex->half, link->worker, message, credit, &link_half_events, ex) != KV_OK) {
+    if (half_accept(&ex->half, link->worker, message, credit, link->terms.clock, &link_half_events, ex) != KV_OK) {
         link_send_reset(ex, REASON_INTERNAL, "no memory");
         return;
     }

@@ -122,6 +122,7 @@ static const struct {
     {REASON_REVOKED, 57, 0},
     {REASON_KICKED, 58, 0},
     {REASON_LOOP, 59, 0},
+    {REASON_SERVER_TIMEOUT, 60, 0},
 };
 _Static_assert(SIZE(codes) == REASON_COUNT - 1, "every reason but REASON_NONE has a number");
 

@@ -25,10 +25,12 @@ enum wire_feature {
     FEATURE_HALF_CLOSE = 1 << 2, /* end_stream of an upgraded exchange ends one direction only */
     FEATURE_RESET = 1 << 3,      /* Reset with a reason, at any time; detailed reasons in Error */
     FEATURE_DRAIN = 1 << 4,      /* Drain from the server */
+    FEATURE_CLOCKS = 1 << 10,    /* Hello tells how long the client waits for an answer */
     FEATURE_VISITOR = 1 << 11,   /* RequestHead tells the visitor's connection */
 };
 #define WIRE_FEATURES                                                                                                  \
-    (FEATURE_CREDIT | FEATURE_TRAILERS | FEATURE_HALF_CLOSE | FEATURE_RESET | FEATURE_DRAIN | FEATURE_VISITOR)
+    (FEATURE_CREDIT | FEATURE_TRAILERS | FEATURE_HALF_CLOSE | FEATURE_RESET | FEATURE_DRAIN | FEATURE_CLOCKS |         \
+     FEATURE_VISITOR)
 
 /* A head on the wire: what a service may answer, which is more than a visitor may send (base/limits.h), and what is
  * added to it on the way. */
@@ -72,7 +74,7 @@ struct wire_message {
         struct {
             struct slice token, name, client_version, instance_id;
             bool has_name, takeover;
-            uint32_t features, initial_credit;
+            uint32_t features, initial_credit, response_timeout_ms;
         } hello;
         struct {
             struct slice subdomain, public_url, session_id, server_name;

@@ -452,6 +452,7 @@ static void read_hello(const Kavilo__Tunnel__V1__Hello *in, struct wire_message 
     out->hello.features = in->features;
     out->hello.initial_credit = in->initial_credit;
     out->hello.instance_id = arena_bytes(&in->instance_id);
+    out->hello.response_timeout_ms = in->response_timeout_ms;
 }
 
 static void read_welcome(const Kavilo__Tunnel__V1__Welcome *in, struct wire_message *out)

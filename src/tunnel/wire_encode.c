@@ -108,6 +108,7 @@ static void make_hello(struct scratch *scratch, const struct wire_message *messa
     out->features = message->hello.features;
     out->initial_credit = message->hello.initial_credit;
     out->instance_id = borrowed_bytes(message->hello.instance_id);
+    out->response_timeout_ms = message->hello.response_timeout_ms;
 }
 
 static void make_welcome(struct scratch *scratch, const struct wire_message *message)

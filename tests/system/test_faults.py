@@ -8,8 +8,10 @@ import time
 
 import pytest
 
+from harness import h2visitor
 from harness.http1 import Broken, Pattern
 from harness.origin import Origin
+from harness.protobuf import CLOCKS
 from harness.settings import PACE, STEP
 from harness.tunnel import host_port
 from harness.wait import wait_until
@@ -193,15 +195,42 @@ def test_slow_service(server, user, origin, make_client):
 
 @pytest.mark.first
 def test_client_that_never_answers(make_server):
-    """The server's own --response-timeout, a moment later than the client's would be: 504 on the tunnel's side."""
-    server = make_server("--response-timeout", "100ms")
-    peer = server.peer(server.user().token, features=31, initial_credit=65536).connected()
+    """A moment later than the time that it told: 504 on the tunnel's side."""
+    server = make_server()
+    peer = server.peer(server.user().token, features=31 | CLOCKS, initial_credit=65536, response_timeout_ms=100).connected()
     with server.visitor(peer.host, timeout=20 * PACE) as visitor:
         visitor.request()
         request_id, _ = peer.request()
         assert error_of(visitor.response()) == (504, "client_timeout")
         assert peer.body(request_id) == b""
         assert peer.expect("reset", request_id)["code"] == 54
+    peer.close()
+
+
+@pytest.mark.parametrize("client_waits", ["0", "1m"])
+@pytest.mark.parametrize("version", ["1.1", "2"])
+def test_server_with_a_clock_of_its_own(make_server, make_client, origin, client_waits, version):
+    """The operator's --response-timeout counts whatever the client allows, and the 504 says that it is the server's."""
+    server = make_server("--response-timeout", "300ms")
+    client = make_client(server, origin, server.user().token, "--response-timeout", client_waits)
+    if version == "2":
+        (status, fields, _, _), = h2visitor.fetch(server.edge, client.host, ["/hang"])
+        assert (status, fields["kavilo-error"], fields["kavilo-error-side"]) == (504, "server_timeout", "server")
+    else:
+        with server.visitor(client.host) as visitor:
+            visitor.request("/hang")
+            response = visitor.response()
+            assert error_of(response) == (504, "server_timeout")
+            assert response.fields.one("kavilo-error-side") == "server"
+    wait_until(lambda: origin.last.over, what="the local service is freed")
+
+
+def test_client_of_the_first_generation_has_the_servers_clock(make_server):
+    server = make_server("--response-timeout", "300ms")
+    peer = server.peer(server.user().token).connected()
+    with server.visitor(peer.host) as visitor:
+        visitor.request()
+        assert error_of(visitor.response()) == (504, "server_timeout")
     peer.close()
 
 

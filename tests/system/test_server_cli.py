@@ -66,6 +66,14 @@ def assert_refused(done, *words):
         (["--max-request-body-bytes", "-1"], ["--max-request-body-bytes", "-1"]),
         (["--grace", "soon"], ["--grace", "soon"]),
         (["--grace", "-1s"], ["--grace", "-1s"]),
+        *[([option, value], [option, value, "1000h"])
+          for option in ("--grace", "--response-timeout", "--stall-timeout", "--upgrade-idle-timeout", "--head-timeout",
+                         "--idle-timeout")
+          for value in ("1000h1s", "1001h", "50d", "4294967295s", "18446744073709551616ms", "1.5s", " 1s", "")],
+        *[([option, "0"], [option, "1ms"]) for option in ("--head-timeout", "--idle-timeout")],
+        (["--max-request-body-bytes", "9223372036854775808"], ["--max-request-body-bytes", "bytes"]),
+        (["--max-request-body-bytes", "99999999999G"], ["--max-request-body-bytes", "bytes"]),
+        (["--memory-budget", "0"], ["--memory-budget", "1M"]),
         (["--workers", "0"], ["--workers", "0"]),
         (["--workers", "100000"], ["--workers", "100000"]),
         (["--log-level", "loud"], ["--log-level", "loud"]),

@@ -19,8 +19,8 @@ TIMES = ["--stall-timeout", f"{int(STALL * 1000)}ms", "--idle-timeout", "1s"]
 HELD = 7  # requests of 128 KiB that leave less than a fifth of the smallest budget
 
 
-def slow_tunnel(make_server, make_client, make_origin, *args):
-    server = make_server("--workers", "1", *TIMES, *args)
+def slow_tunnel(make_server, make_client, make_origin, *args, **how):
+    server = make_server("--workers", "1", *TIMES, *args, **how)
     origin = make_origin()
     return server, make_client(server, origin, server.user().token), origin
 
@@ -92,9 +92,9 @@ def test_upload_that_pauses(plenty):
         assert json.loads(other.answer(1)[1])["size"] == 10
 
 
-def test_stop_waits_for_who_pauses(plenty):
+def test_stop_waits_for_who_pauses(make_server, make_client, make_origin):
     """A closed connection whose last bytes the visitor takes slowly is work in flight."""
-    server, client, _ = plenty
+    server, client, _ = slow_tunnel(make_server, make_client, make_origin, grace="1m")
     size = 3_000_000
     with server.visitor(client.host, buffer_size=4096) as visitor:
         visitor.request(f"/body?size={size}", fields=[("Connection", "close")])

@@ -134,12 +134,14 @@ def status_as(server, host, address):
 
 def test_one_visitor_leaves_room_for_others(shared, make_client, make_origin):
     """Uploads that never end, from one address: it gets three quarters, and others are served."""
-    client = make_client(shared, make_origin(), shared.user().token)
+    origin = make_origin()
+    client = make_client(shared, origin, shared.user().token)
     with contextlib.ExitStack() as stack:
         uploads = [stack.enter_context(shared.visitor(client.host)) for _ in range(6)]
         for upload in uploads:
             ask_as(upload, VISITOR, "/up", "POST", [("Content-Length", "100000")]).send(b"x")
-        wait_until(lambda: status_as(shared, client.host, VISITOR) == (429, "visitor_busy"), what="its share is taken")
+        origin.wait_exchange(6)
+        assert status_as(shared, client.host, VISITOR) == (429, "visitor_busy")
         assert status_as(shared, client.host, OTHER) == (200, None)
         assert status_as(shared, client.host, "2001:db8::1") == (200, None)
         uploads[0].abort()

@@ -138,4 +138,6 @@ def test_results_are_the_same_for_any_number_of_workers(make_server, make_origin
         heads = heads or seen
         assert seen == heads, workers
         assert server.program.threads() > workers
+        for client in clients:  # before the server, whose port is anybody's then
+            client.program.stop()
         server.program.stop()

@@ -49,7 +49,8 @@ FULL["ServerFrame"].update(
     {16: ("credit", "Credit"), 17: ("trailers", "Trailers"), 18: ("reset", "Error"), 19: ("drain", "Drain"), 20: ("pong", "Ping")}
 )
 FULL["ClientFrame"].update({16: ("credit", "Credit"), 17: ("trailers", "Trailers"), 18: ("reset", "Error")})
-FULL["Hello"].update({16: ("features", UINT), 17: ("initial_credit", UINT), 18: ("instance_id", BYTES)})
+FULL["Hello"].update({16: ("features", UINT), 17: ("initial_credit", UINT), 18: ("instance_id", BYTES),
+                      19: ("response_timeout_ms", UINT)})
 FULL["Welcome"].update(
     {16: ("features", UINT), 17: ("initial_credit", UINT), 18: ("session_id", STRING), 19: ("server_name", STRING)}
 )
@@ -59,8 +60,8 @@ FULL["Trailers"] = {1: ("headers", ["Header"])}
 FULL["Drain"] = {1: ("grace_ms", UINT)}
 
 # The bits of `features`.
-CREDIT, TRAILERS, HALF_CLOSE, RESET, DRAIN, VISITOR = 1, 2, 4, 8, 16, 1 << 11
-ALL_FEATURES = CREDIT | TRAILERS | HALF_CLOSE | RESET | DRAIN | VISITOR
+CREDIT, TRAILERS, HALF_CLOSE, RESET, DRAIN, CLOCKS, VISITOR = 1, 2, 4, 8, 16, 1 << 10, 1 << 11
+ALL_FEATURES = CREDIT | TRAILERS | HALF_CLOSE | RESET | DRAIN | CLOCKS | VISITOR
 
 
 class Malformed(ValueError):

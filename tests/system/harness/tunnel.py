@@ -181,7 +181,7 @@ class Peer:
 
     def __init__(self, server, token, name=None, features=None, initial_credit=None, instance_id=None, takeover=None,
                  version="0.1.5", schema=protobuf.FULL, hello=True, endpoint=None, tls=None, auto_window=True,
-                 seconds=STEP):
+                 seconds=STEP, response_timeout_ms=None):
         if tls is None and server is not None and server.tls:
             tls = server.tls.client(["h2"])
         self.schema = schema
@@ -194,7 +194,7 @@ class Peer:
             message["name"] = name
         message["client_version"] = version
         for key, value in (("takeover", takeover), ("features", features), ("initial_credit", initial_credit),
-                           ("instance_id", instance_id)):
+                           ("instance_id", instance_id), ("response_timeout_ms", response_timeout_ms)):
             if value is not None:
                 message[key] = value
         try:

@@ -37,6 +37,7 @@ static void test_statuses_and_codes(void **state)
         {REASON_DRAINING, "draining", 503, SIDE_SERVER},
         {REASON_CLIENT_GONE, "client_gone", 502, SIDE_TUNNEL},
         {REASON_CLIENT_TIMEOUT, "client_timeout", 504, SIDE_TUNNEL},
+        {REASON_SERVER_TIMEOUT, "server_timeout", 504, SIDE_SERVER},
         {REASON_ORIGIN_REFUSED, "origin_refused", 502, SIDE_SERVICE},
         {REASON_ORIGIN_UNREACHABLE, "origin_unreachable", 502, SIDE_SERVICE},
         {REASON_ORIGIN_CONNECT_TIMEOUT, "origin_connect_timeout", 504, SIDE_SERVICE},

@@ -90,7 +90,9 @@ static void on_open(struct receiver *receiver, struct message *message)
     (void)receiver;
     assert_non_null(exchange_open_of(message));
     struct half *half = &tunnel.halves[tunnel.count++ % HALVES_MAX];
-    assert_int_equal(half_accept(half, worker_current(), message, tunnel.room, &half_events, half), KV_OK);
+    assert_int_equal(
+        half_accept(half, worker_current(), message, tunnel.room, (struct exchange_clock){0}, &half_events, half),
+        KV_OK);
     sem_post(&tunnel.opened);
 }
 
@@ -181,7 +183,6 @@ static int start_with(const struct address_rates *rates)
         .base_host = "tnl.test",
         .max_request_body = 1000 * 1000,
         .rates = *rates,
-        .answer_timeout_ms = 60000,
         .head_timeout_ms = 60000,
         .idle_timeout_ms = 60000,
         .stall_timeout_ms = 60000,

@@ -33,6 +33,8 @@ static struct pair {
 
 /* ---- events ------------------------------------------------------------------------------------------------------ */
 
+static const struct exchange_clock the_clock = {5000, REASON_SERVER_TIMEOUT};
+
 static void on_opened(void *owner)
 {
     ((struct end *)owner)->opened++;
@@ -89,7 +91,8 @@ static void on_open(struct receiver *receiver, struct message *message)
         return;
     }
     pair.accepted++;
-    assert_int_equal(half_accept(&pair.far.half, worker_current(), message, pair.room, &events, &pair.far), KV_OK);
+    assert_int_equal(half_accept(&pair.far.half, worker_current(), message, pair.room, the_clock, &events, &pair.far),
+                     KV_OK);
 }
 
 /* ---- steps ------------------------------------------------------------------------------------------------------- */
@@ -199,6 +202,8 @@ static void carries_both_ways(void **state)
     settle();
     assert_int_equal(pair.near.opened, 1);
     assert_int_equal(half_credit(&pair.near.half), 50);
+    assert_int_equal(pair.near.half.clock.ms, the_clock.ms);
+    assert_int_equal(pair.near.half.clock.reason, the_clock.reason);
     assert_int_equal(half_credit(&pair.far.half), 100);
     assert_string_equal(pair.near.half.id, "x-1");
     on_near(send_all, &pair.near);

@@ -115,9 +115,13 @@ static struct vector {
     /* Additions. */
     {"hello with features",
      WIRE_FROM_CLIENT,
-     "121e 0a0174 80011f 8801808004 92011030313233343536373839616263646566",
+     "1223 0a0174 80011f 8801808004 92011030313233343536373839616263646566 9801c0a907",
      {.kind = WIRE_HELLO,
-      .hello = {.token = {"t", 1}, .features = 31, .initial_credit = 65536, .instance_id = {"0123456789abcdef", 16}}}},
+      .hello = {.token = {"t", 1},
+                .features = 31,
+                .initial_credit = 65536,
+                .instance_id = {"0123456789abcdef", 16},
+                .response_timeout_ms = 120000}}},
     {"welcome with features",
      WIRE_FROM_SERVER,
      "1212 80011f 8801808004 92010273 31 9a01026e31",
@@ -184,6 +188,7 @@ static void assert_messages_equal(const struct wire_message *a, const struct wir
         assert_slice_equal(a->hello.name, b->hello.name);
         assert_slice_equal(a->hello.client_version, b->hello.client_version);
         assert_slice_equal(a->hello.instance_id, b->hello.instance_id);
+        assert_int_equal(a->hello.response_timeout_ms, b->hello.response_timeout_ms);
         assert_int_equal(a->hello.has_name, b->hello.has_name);
         assert_int_equal(a->hello.takeover, b->hello.takeover);
         assert_int_equal(a->hello.features, b->hello.features);
