@@ -78,29 +78,31 @@
 #define LIMIT_FIRST_BYTE_MS        120000 /* from the end of the request to the answer's head; 504 after */
 #define LIMIT_UNTOLD_ANSWER_MS     130000 /* the same in a server whose client does not tell its own, which comes first */
 #define LIMIT_ORIGIN_IDLE_MS       30000 /* a pooled connection to the local service */
-#define LIMIT_ORIGIN_IDLE_MAX      1024  /* how many of them are kept: as many requests may come at once again */
-#define LIMIT_ORIGIN_MUX_MAX       8     /* HTTP/2 connections to it; requests beyond their streams wait for one */
-#define LIMIT_ORIGIN_REPLAY_BYTES  (16 * 1024) /* of a request's body, kept until the service has begun with it */
+#define LIMIT_ORIGIN_YOUNG_MS                                                                                          \
+    1000 /* idle so long it is trusted with what cannot be sent again; services close from 2 s on */
+#define LIMIT_ORIGIN_IDLE_MAX     1024        /* how many of them are kept: as many requests may come at once again */
+#define LIMIT_ORIGIN_MUX_MAX      8           /* HTTP/2 connections to it; requests beyond their streams wait for one */
+#define LIMIT_ORIGIN_REPLAY_BYTES (16 * 1024) /* of a request's body, kept until the service has begun with it */
 
 /* Sessions */
-#define LIMIT_CONCURRENT           256   /* exchanges of one tunnel, --max-concurrent */
-#define LIMIT_STILL_STREAMS        4096  /* answered ones of a tunnel that carry nothing, --max-idle-streams */
-#define LIMIT_STILL_MS             10000 /* for so long */
-#define LIMIT_BACKOFF_FIRST_MS     1000
-#define LIMIT_BACKOFF_MAX_MS       60000
-#define LIMIT_GRACE_MS             30000 /* --grace: exchanges in flight after SIGTERM */
-#define LIMIT_LAST_CALL_MS         1000 /* a drain: for keep-alive connections to ask once more, and be told to close */
-#define LIMIT_DEAF_DRAIN_MS        5000 /* an upgrade: exchanges of a client that knows no Drain, whose visitors wait */
-#define LIMIT_ARRIVAL_MS           10000 /* after a take-over: for clients to come, and for visitors to wait for them */
-#define LIMIT_UPGRADE_MS           30000 /* for a successor to say that it is ready; a database may take its time */
-#define LIMIT_WAITING_VISITORS     4096  /* of one worker, waiting so; more are answered at once */
-#define LIMIT_ACCEPT_TURN          64  /* accepts in one loop turn, so that a storm does not starve live connections */
-#define LIMIT_ACCEPT_PAUSE_MS      100 /* after EMFILE */
+#define LIMIT_CONCURRENT          256   /* exchanges of one tunnel, --max-concurrent */
+#define LIMIT_STILL_STREAMS       4096  /* answered ones of a tunnel that carry nothing, --max-idle-streams */
+#define LIMIT_STILL_MS            10000 /* for so long */
+#define LIMIT_BACKOFF_FIRST_MS    1000
+#define LIMIT_BACKOFF_MAX_MS      60000
+#define LIMIT_GRACE_MS            30000 /* --grace: exchanges in flight after SIGTERM */
+#define LIMIT_LAST_CALL_MS        1000  /* a drain: for keep-alive connections to ask once more, and be told to close */
+#define LIMIT_DEAF_DRAIN_MS       5000  /* an upgrade: exchanges of a client that knows no Drain, whose visitors wait */
+#define LIMIT_ARRIVAL_MS          10000 /* after a take-over: for clients to come, and for visitors to wait for them */
+#define LIMIT_UPGRADE_MS          30000 /* for a successor to say that it is ready; a database may take its time */
+#define LIMIT_WAITING_VISITORS    4096  /* of one worker, waiting so; more are answered at once */
+#define LIMIT_ACCEPT_TURN         64    /* accepts in one loop turn, so that a storm does not starve live connections */
+#define LIMIT_ACCEPT_PAUSE_MS     100   /* after EMFILE */
 
 /* Names (RFC 1035, 2.3.4) */
-#define LIMIT_LABEL_BYTES          63
-#define LIMIT_HOST_BYTES           253
-#define LIMIT_EMAIL_BYTES          254 /* RFC 5321, 4.5.3.1.3 less the brackets */
-#define LIMIT_TOKEN_BYTES          256 /* ours have 52; anything longer is no token of anyone's */
+#define LIMIT_LABEL_BYTES         63
+#define LIMIT_HOST_BYTES          253
+#define LIMIT_EMAIL_BYTES         254 /* RFC 5321, 4.5.3.1.3 less the brackets */
+#define LIMIT_TOKEN_BYTES         256 /* ours have 52; anything longer is no token of anyone's */
 
 #endif

@@ -100,14 +100,15 @@ struct origin {
     size_t scanned;
     struct http1_body body;
     uint64_t idle_ms;
-    bool ready;       /* connected */
-    bool reused;      /* from the pool: may be dead already */
-    uint64_t visitor; /* the connection of the visitor that asks; 0: not known */
-    bool personal;    /* the connection is logged in, or about to be: it serves this visitor alone */
-    bool single_use;  /* the connection is not for another request: the service may have left a body unread */
-    bool begun;       /* some of the request has left */
-    bool repeatable;  /* the request may be sent again, and is its head alone */
-    bool heard;       /* a byte of the answer came */
+    bool ready;           /* connected */
+    bool reused;          /* from the pool: may be dead already */
+    uint64_t was_idle_ms; /* there, if it was anyone's */
+    uint64_t visitor;     /* the connection of the visitor that asks; 0: not known */
+    bool personal;        /* the connection is logged in, or about to be: it serves this visitor alone */
+    bool single_use;      /* the connection is not for another request: the service may have left a body unread */
+    bool begun;           /* some of the request has left */
+    bool repeatable;      /* the request may be sent again, and is its head alone */
+    bool heard;           /* a byte of the answer came */
     bool keep_alive;
 
     /* over HTTP/2 */

@@ -115,7 +115,7 @@ static int connect_to_service(struct origin *o, bool fresh)
     o->conn = fresh ? NULL : origin_pool_take_personal(o->pool, o->visitor, &conn_events, o);
     o->personal |= o->conn != NULL;
     if (!o->conn && !fresh)
-        o->conn = origin_pool_take(o->pool, &conn_events, o);
+        o->conn = origin_pool_take(o->pool, o->repeatable, &o->was_idle_ms, &conn_events, o);
     o->reused = o->ready = o->conn != NULL;
     o->begun = false;
     if (!o->conn)
@@ -127,6 +127,10 @@ int origin_h1_start(struct origin *o)
 {
     o->ops = &ops;
     o->response.expired = on_response_expired;
+    bool has_body = o->framing == HTTP1_CHUNKED || o->length_left > 0;
+    o->request_ended = !o->upgrade && !has_body;
+    o->single_use = has_body && (o->upgrade || origin_head_has_usually_no_body(o->request));
+    o->repeatable = o->request_ended && origin_head_is_idempotent(o->request); /* there is no body */
     int error = connect_to_service(o, false);
     if (!error)
         error = write_head(o, o->length_left);
@@ -135,10 +139,6 @@ int origin_h1_start(struct origin *o)
         return error;
     }
     o->open = true;
-    bool has_body = o->framing == HTTP1_CHUNKED || o->length_left > 0;
-    o->request_ended = !o->upgrade && !has_body;
-    o->single_use = has_body && (o->upgrade || origin_head_has_usually_no_body(o->request));
-    o->repeatable = o->request_ended && origin_head_is_idempotent(o->request); /* there is no body */
     await_head(o);
     return KV_OK;
 }
@@ -434,6 +434,8 @@ static bool try_again(struct origin *o)
 
 static void ended_early(struct origin *o, const char *text)
 {
+    if (o->reused && !o->heard && !o->personal)
+        origin_pool_learn(o->pool, o->was_idle_ms, false);
     if (try_again(o))
         return;
     fail(o, REASON_ORIGIN_CLOSED,
@@ -451,6 +453,8 @@ static void on_data(void *owner, struct slice bytes)
         return;
     }
     o->single_use |= !o->begun;
+    if (o->reused && !o->heard && !o->personal)
+        origin_pool_learn(o->pool, o->was_idle_ms, true);
     o->heard = true;
     if (o->answer_ended) /* a raw stream that goes on after its end: impossible, and nobody wants it */
         return;

@@ -20,6 +20,8 @@ struct place {
     struct origin_pool *pool;
     struct conn *conn;
     struct deadline idle;
+    uint64_t since;            /* worker_now() when it was put here */
+    bool told;                 /* the service said how long it keeps it, and `idle` is behind that */
     uint64_t visitor;          /* whom it is kept for; 0: anyone */
     struct place *prev, *next; /* newest first; `next` links the free ones too */
 };
@@ -29,6 +31,8 @@ struct origin_pool {
     struct origin_target target;
     struct origin_muxes *muxes;
     struct buffer scratch;
+    uint64_t closes_after; /* ms idle behind which the service has closed a connection; 0: not seen */
+    uint64_t keeps_for;    /* ms idle behind which one has answered */
     struct place *shared, *personal, *free;
     struct place places[LIMIT_ORIGIN_IDLE_MAX];
 };
@@ -58,21 +62,33 @@ static void on_idle_expired(struct deadline *deadline)
     conn_abort(vacate(place), false);
 }
 
+static uint64_t idle_for(const struct place *place)
+{
+    return worker_now(place->pool->worker) - place->since;
+}
+
+/* The service has closed it, or says that it will. */
+static struct conn *lose(struct place *place)
+{
+    origin_pool_learn(place->pool, idle_for(place), false);
+    return vacate(place);
+}
+
 static void on_idle_data(void *owner, struct slice bytes)
 {
     (void)bytes; /* an answer to nothing, 408 most likely */
-    conn_abort(vacate(owner), false);
+    conn_abort(lose(owner), false);
 }
 
 static void on_idle_eof(void *owner)
 {
-    conn_abort(vacate(owner), false);
+    conn_abort(lose(owner), false);
 }
 
 static void on_idle_closed(void *owner, int error)
 {
     (void)error;
-    vacate(owner);
+    lose(owner);
 }
 
 static const struct conn_events idle_events = {
@@ -99,6 +115,8 @@ void origin_pool_put(struct origin_pool *pool, struct conn *conn, uint64_t visit
     LL_DELETE(pool->free, place);
     place->conn = conn;
     place->visitor = visitor;
+    place->since = worker_now(pool->worker);
+    place->told = idle_ms < LIMIT_ORIGIN_IDLE_MS;
     DL_PREPEND(*stack_of(place), place);
     conn_set_owner(conn, &idle_events, place);
     conn_resume(conn);
@@ -118,11 +136,36 @@ static struct conn *take(struct place *place, const struct conn_events *events, 
     return conn;
 }
 
-struct conn *origin_pool_take(struct origin_pool *pool, const struct conn_events *events, void *owner)
+void origin_pool_learn(struct origin_pool *pool, uint64_t idle_ms, bool answered)
+{
+    if (!answered && (pool->closes_after == 0 || idle_ms < pool->closes_after)) {
+        pool->closes_after = idle_ms > 0 ? idle_ms : 1;
+        return;
+    }
+    if (answered && idle_ms > pool->keeps_for)
+        pool->keeps_for = idle_ms;
+    if (answered && idle_ms > pool->closes_after + pool->closes_after / 4)
+        pool->closes_after = 0; /* that was something else, a restart perhaps */
+}
+
+/* Half of the time behind which the service closes connections; if that was not seen, of the time that one was kept. */
+static bool is_young(const struct place *place)
+{
+    const struct origin_pool *pool = place->pool;
+    uint64_t trusted = pool->keeps_for / 2 > LIMIT_ORIGIN_YOUNG_MS ? pool->keeps_for / 2 : LIMIT_ORIGIN_YOUNG_MS;
+    if (pool->closes_after > 0)
+        trusted = pool->closes_after / 2;
+    return place->told || idle_for(place) <= trusted;
+}
+
+struct conn *origin_pool_take(struct origin_pool *pool, bool repeatable, uint64_t *idle_ms,
+                              const struct conn_events *events, void *owner)
 {
     struct conn *conn = NULL;
-    while (!conn && pool->shared)
+    while (!conn && pool->shared && (repeatable || is_young(pool->shared))) {
+        *idle_ms = idle_for(pool->shared);
         conn = take(pool->shared, events, owner);
+    }
     return conn;
 }
 

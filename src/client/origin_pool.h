@@ -1,7 +1,9 @@
 /*
  * Connections to the local service. Those for HTTP/1.1 are dialled when a request needs one and kept for the next when
  * it is done; the newest idle one is taken first, so that a burst's surplus ages and goes (LIMIT_ORIGIN_IDLE_MS,
- * LIMIT_ORIGIN_IDLE_MAX). Those for HTTP/2, which requests share, are in origin_mux.h.
+ * LIMIT_ORIGIN_IDLE_MAX). Services close idle connections after a time of theirs (2 s, 5 s), and a request that is on
+ * its way then is lost: one that cannot be sent again gets a connection that is young for this service, or a new one.
+ * Those for HTTP/2, which requests share, are in origin_mux.h.
  *
  * A connection on which somebody has logged in (origin_head_binds_connection) is kept for the visitor's connection that
  * it serves, and given to no other.
@@ -37,9 +39,14 @@ struct origin_pool *origin_pool_new(struct worker *worker, const struct origin_t
 /* Closes the idle connections. Those handed out are their users' to close. NULL is legal. */
 void origin_pool_free(struct origin_pool *pool);
 
-/* An idle connection that is anyone's, now the caller's, or NULL when there is none. */
-struct conn *origin_pool_take(struct origin_pool *pool, const struct conn_events *events, void *owner);
-/* The same for one that was kept for this visitor's connection. */
+/* The youngest idle connection that is anyone's, now the caller's, with how long it was idle; or NULL when there is
+ * none. For a request that cannot be sent again it is one that the service is not about to close, as far as the pool
+ * has learned how long this service keeps connections: call origin_pool_learn with what became of it. */
+struct conn *origin_pool_take(struct origin_pool *pool, bool repeatable, uint64_t *idle_ms,
+                              const struct conn_events *events, void *owner);
+/* A connection that was idle for so long answered, or was found closed. */
+void origin_pool_learn(struct origin_pool *pool, uint64_t idle_ms, bool answered);
+/* An idle connection that was kept for this visitor's connection. */
 struct conn *origin_pool_take_personal(struct origin_pool *pool, uint64_t visitor, const struct conn_events *events,
                                        void *owner);
 bool origin_pool_has_personal(const struct origin_pool *pool, uint64_t visitor);
