@@ -85,6 +85,8 @@ struct forwarder *forwarder_new(struct worker *worker, const struct forward_opti
     f->url = options->target.url;
     f->relays.host_header = slice_of(options->host_header);
     f->relays.authority = authority_of(&f->url);
+    f->relays.tls = f->url.tls;
+    f->relays.rewrites = !options->no_rewrite;
     f->relays.response_ms = options->response_ms;
     f->relays.failed = on_failed;
     f->receiver.receive = on_message;

@@ -8,6 +8,7 @@
 #ifndef KV_CLIENT_FORWARD_H
 #define KV_CLIENT_FORWARD_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "client/origin_pool.h"
@@ -18,6 +19,7 @@ struct forwarder;
 struct forward_options {
     struct origin_target target;
     const char *host_header; /* replaces Host, NULL: as the visitor sent it; lives as long as the forwarder */
+    bool no_rewrite;         /* leave fields alone that hold the public URL (rewrite.h) */
     unsigned response_ms;    /* from the request's end to the answer's head; 0: no bound */
 };
 

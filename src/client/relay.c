@@ -18,6 +18,7 @@
 #include "base/pool.h"
 #include "client/origin.h"
 #include "client/origin_pool.h"
+#include "client/rewrite.h"
 #include "http/forward.h"
 #include "tunnel/exchange.h"
 
@@ -27,6 +28,7 @@ struct relay {
     struct relay_context *context;
     struct relay *prev, *next;
     struct head *request;
+    struct slice public_scheme, public_authority; /* as the visitor has them; the second in `request` */
     struct origin_framing framing;
     struct deadline leftover; /* the answer is out, the request still comes */
     uint64_t visitor;         /* its connection; 0: not known */
@@ -122,10 +124,40 @@ static int start_origin(struct relay *r)
     return origin_start(&r->origin, r->context->pool, &request, &origin_events, r);
 }
 
+static struct rewrite rewrite_of(const struct relay *r)
+{
+    struct slice host_header = r->context->host_header;
+    return (struct rewrite){
+        .public_scheme = r->public_scheme,
+        .public_authority = r->public_authority,
+        .service_scheme = r->context->tls ? SLICE("https") : SLICE("http"),
+        .service_authority = host_header.len > 0 ? host_header : r->public_authority,
+        .dialled = r->context->authority,
+    };
+}
+
+/* Has the request name places as the service knows them, and notes how the visitor does. */
+static int rewrite_head(struct relay *r)
+{
+    const struct field *proto = head_find_id(r->request, FIELD_X_FORWARDED_PROTO);
+    bool plain = proto && slice_equals_nocase(proto->value, SLICE("http"));
+    r->public_scheme = plain ? SLICE("http") : SLICE("https");
+    r->public_authority = r->request->authority;
+    const struct rewrite rewrite = rewrite_of(r);
+    int error = r->context->rewrites ? rewrite_request(&rewrite, &r->request) : KV_OK;
+    r->public_authority = r->request->authority; /* the head may be another */
+    return error;
+}
+
 static void start_with_head(struct relay *r)
 {
+    int error = rewrite_head(r);
+    if (error) {
+        break_off(r, error);
+        return;
+    }
     origin_head_settle_upgrade(r->request);
-    int error = origin_head_framing(r->request, &r->framing);
+    error = origin_head_framing(r->request, &r->framing);
     if (!error) {
         origin_head_prepare(r->request, r->context->host_header, r->context->authority);
         error = r->framing.open ? KV_OK : start_origin(r);
@@ -238,6 +270,13 @@ static void on_origin_head(void *owner, const struct head *answer)
     struct relay *r = owner;
     r->status = answer->status;
     struct head *head = forward_response(answer);
+    if (head && r->context->rewrites && r->context->host_header.len > 0) {
+        const struct rewrite rewrite = rewrite_of(r);
+        if (rewrite_answer(&rewrite, &head) != KV_OK) {
+            head_free(head);
+            head = NULL;
+        }
+    }
     if (!head || half_send_head(&r->half, head) != KV_OK)
         break_off(r, KV_ENOMEM);
 }

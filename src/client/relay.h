@@ -26,6 +26,8 @@ struct relay_context {
     struct origin_pool *pool;
     struct slice host_header; /* empty: Host as it came */
     struct slice authority;   /* the local service's own, for requests without Host */
+    bool tls;                 /* it is spoken to by https */
+    bool rewrites;            /* fields that hold the public URL (rewrite.h) */
     unsigned response_ms;
     struct relay *relays; /* in flight */
     size_t count;

@@ -231,6 +231,7 @@ int tunnel_run(void *settings)
                                    .tls_h1 = origin_tls_h1,
                                    .connect_ms = run->has_connect ? (unsigned)run->connect_ms : LIMIT_CONNECT_MS},
                         .host_header = run->host_header,
+                        .no_rewrite = run->no_rewrite,
                         .response_ms = run->has_response ? (unsigned)run->response_ms : LIMIT_FIRST_BYTE_MS,
                     },
                 .ping_ms = (unsigned)run->ping_ms,

@@ -22,6 +22,7 @@ struct tunnel_run {
     const char *name;
     const char *endpoint, *token, *ca_cert, *proxy; /* not resolved yet: the settings file may say more */
     const char *host_header;
+    bool no_rewrite;
     const char *origin_ca;
     unsigned long connect_ms, response_ms;
     unsigned long ping_ms, dead_ms; /* 0: not given */

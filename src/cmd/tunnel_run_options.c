@@ -90,6 +90,14 @@ static int set_host_header(void *into, const char *value, char *error)
     return KV_EINVAL;
 }
 
+static int set_no_rewrite(void *into, const char *value, char *error)
+{
+    (void)value;
+    (void)error;
+    ((struct tunnel_run *)into)->no_rewrite = true;
+    return KV_OK;
+}
+
 static int set_origin_ca(void *into, const char *value, char *error)
 {
     struct tunnel_run *run = into;
@@ -195,6 +203,10 @@ const struct cli_option tunnel_run_options[] = {
      .value_name = "HOST",
      .help = "what the service sees as Host, instead of the public host name",
      .set = set_host_header},
+    {.name = "no-rewrite",
+     .help = "leave fields as they are that name a place as one side knows it: WebDAV's Destination, and with "
+             "--host-header Location, Content-Location, Refresh and the domains of cookies",
+     .set = set_no_rewrite},
     {.name = "origin-ca",
      .value_name = "PEM",
      .help = "file of certificate authorities to trust for an https service, instead of the system's",
