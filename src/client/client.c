@@ -323,6 +323,7 @@ struct client *client_start(struct worker *worker, const struct client_options *
         .token = options->token,
         .name = options->name,
         .takeover = options->takeover,
+        .no_subdomains = options->no_subdomains,
         .instance = c->instance,
         .requests = forwarder_address(c->forwarder),
         .ping_ms = options->ping_ms,

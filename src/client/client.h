@@ -26,8 +26,9 @@ struct client_options {
     const struct proxy *proxy; /* as in struct session_options */
     struct tls_context *proxy_tls;
     const char *token;
-    const char *name; /* NULL: a random one at each session */
-    bool takeover;    /* of the first session that works; a client that lost its name does not fight for it */
+    const char *name;   /* NULL: a random one at each session */
+    bool no_subdomains; /* hosts with labels in front of the tunnel's are not the tunnel's */
+    bool takeover;      /* of the first session that works; a client that lost its name does not fight for it */
     struct forward_options forward;
     unsigned ping_ms, dead_ms; /* of the sessions' links (struct link_terms) */
     /* The client is over and freed; `sentence` (valid until return) says why, NULL after client_stop. */

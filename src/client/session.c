@@ -366,6 +366,7 @@ static int send_hello(struct session *s)
     m.hello.name = slice_of(o->name);
     m.hello.client_version = SLICE(KV_VERSION);
     m.hello.takeover = o->takeover;
+    m.hello.no_subdomains = o->no_subdomains;
     m.hello.features = WIRE_FEATURES;
     m.hello.initial_credit = LIMIT_WINDOW_BYTES;
     m.hello.instance_id = (struct slice){(const char *)o->instance, WIRE_INSTANCE_LEN};

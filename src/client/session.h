@@ -58,7 +58,7 @@ struct session_options {
     struct tls_context *proxy_tls; /* for an https proxy */
     const char *token;
     const char *name; /* NULL: a random one */
-    bool takeover;
+    bool takeover, no_subdomains;
     const uint8_t *instance;   /* WIRE_INSTANCE_LEN bytes */
     struct address requests;   /* where exchanges are opened */
     unsigned ping_ms, dead_ms; /* of the link (struct link_terms) */

@@ -224,6 +224,7 @@ int tunnel_run(void *settings)
                 .token = resolved.token,
                 .name = run->name,
                 .takeover = run->takeover,
+                .no_subdomains = run->no_subdomains,
                 .forward =
                     {
                         .target = {.url = run->url,

@@ -22,7 +22,7 @@ struct tunnel_run {
     const char *name;
     const char *endpoint, *token, *ca_cert, *proxy; /* not resolved yet: the settings file may say more */
     const char *host_header;
-    bool no_rewrite;
+    bool no_rewrite, no_subdomains;
     const char *origin_ca;
     unsigned long connect_ms, response_ms;
     unsigned long ping_ms, dead_ms; /* 0: not given */

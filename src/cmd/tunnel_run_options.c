@@ -90,6 +90,16 @@ static int set_host_header(void *into, const char *value, char *error)
     return KV_EINVAL;
 }
 
+static int set_subdomains(void *into, const char *value, char *error)
+{
+    struct tunnel_run *run = into;
+    run->no_subdomains = strcmp(value, "off") == 0;
+    if (run->no_subdomains || strcmp(value, "on") == 0)
+        return KV_OK;
+    snprintf(error, CLI_ERROR_LEN, "must be on or off");
+    return KV_EINVAL;
+}
+
 static int set_no_rewrite(void *into, const char *value, char *error)
 {
     (void)value;
@@ -199,6 +209,10 @@ const struct cli_option tunnel_run_options[] = {
      .secret = true,
      .set = set_proxy},
     {.name = "takeover", .help = "take the name from another client of yours that holds it", .set = set_takeover},
+    {.name = "subdomains",
+     .value_name = "on|off",
+     .help = "whether hosts with further labels in front of the public host name lead here too: on unless given",
+     .set = set_subdomains},
     {.name = "host-header",
      .value_name = "HOST",
      .help = "what the service sees as Host, instead of the public host name",

@@ -37,7 +37,7 @@ enum session_state {
 struct greeting {
     char token[LIMIT_TOKEN_BYTES + 1]; /* wiped as soon as it was checked */
     char name[LIMIT_LABEL_BYTES + 1];
-    bool named, takeover;
+    bool named, takeover, no_subdomains;
     char client_version[REGISTRY_TEXT_LEN];
     char peer[REGISTRY_TEXT_LEN];
     uint8_t instance[WIRE_INSTANCE_LEN];
@@ -387,6 +387,7 @@ static void describe(const struct control_session *s, struct registry_session *o
     *out = (struct registry_session){
         .has_instance = g->has_instance,
         .named = g->named,
+        .no_subdomains = g->no_subdomains,
         .connected_at = (int64_t)time(NULL),
         .link = link_address(s->link),
         .owner = s->receiver.address,
@@ -507,6 +508,7 @@ static void on_hello(struct control_session *s, const struct wire_message *m)
     deadline_cancel(&s->deadline);
     g->named = m->hello.has_name;
     g->takeover = m->hello.takeover;
+    g->no_subdomains = m->hello.no_subdomains;
     s->features = m->hello.features & WIRE_FEATURES;
     s->peer_credit = m->hello.initial_credit;
     s->response_timeout_ms = m->hello.response_timeout_ms;

@@ -77,7 +77,8 @@ enum close_reason edge_admit(struct edge *edge, const struct head *head, const s
 enum close_reason edge_find_tunnel(struct edge *edge, const struct edge_request *request, struct address *link)
 {
     enum close_reason reason = edge_route(edge, request->head, link);
-    if (reason == REASON_NONE && loop_has_passed(request->head, head_host(request->head)))
+    char host[LIMIT_HOST_BYTES];
+    if (reason == REASON_NONE && loop_has_passed(request->head, edge_tunnel_host(edge, request->head, host)))
         return REASON_LOOP;
     if (reason != REASON_NONE || request->length <= edge->settings.max_request_body)
         return reason;
@@ -100,8 +101,7 @@ static struct head *make_head(const struct edge *edge, const struct edge_request
     };
     facts.visitor_address = facts.peer_address;
     facts.version = request->version;
-    facts.host = (struct slice){host, request->head->host_len};
-    slice_lower(head_host(request->head), host); /* routing has found it to be no longer */
+    facts.host = edge_tunnel_host(edge, request->head, host);
     memcpy(remote, peer->text, EXCHANGE_REMOTE_LEN);
     if (peer->trusted || edge->settings.forwarded)
         find_path(request->head, conn, peer, &path);

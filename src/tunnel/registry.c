@@ -39,6 +39,7 @@ struct entry {
 struct route {
     char subdomain[LIMIT_LABEL_BYTES + 1];
     struct address link;
+    bool no_subdomains;
     UT_hash_handle hh;
 };
 
@@ -105,11 +106,11 @@ static void drop_copy(struct message *message)
 }
 
 /* False without memory for it; removing needs none. */
-static bool set_route(struct route **table, const char *subdomain, const struct address *link)
+static bool set_route(struct route **table, const char *subdomain, const struct registry_session *session)
 {
     struct route *route;
     HASH_FIND_STR(*table, subdomain, route);
-    if (!link) {
+    if (!session) {
         if (route) {
             HASH_DEL(*table, route);
             free(route);
@@ -127,7 +128,8 @@ static bool set_route(struct route **table, const char *subdomain, const struct 
             return false;
         }
     }
-    route->link = *link;
+    route->link = session->link;
+    route->no_subdomains = session->no_subdomains;
     return true;
 }
 
@@ -136,13 +138,13 @@ static void run_copy(struct task *task)
     struct publication *p = ((struct copy_task *)task)->publication;
     struct registry *r = p->registry;
     struct entry *entry;
-    struct address link = {0};
+    struct registry_session session;
     pthread_mutex_lock(&r->lock);
     HASH_FIND_STR(r->entries, p->subdomain, entry);
     if (entry)
-        link = entry->session.link;
+        session = entry->session;
     pthread_mutex_unlock(&r->lock);
-    if (!set_route(&r->copies[worker_index(worker_current())], p->subdomain, entry ? &link : NULL))
+    if (!set_route(&r->copies[worker_index(worker_current())], p->subdomain, entry ? &session : NULL))
         atomic_store_explicit(&p->failed, true, memory_order_relaxed);
     if (!is_last(p))
         return;
@@ -285,11 +287,11 @@ void registry_release(struct registry *r, const char *subdomain, const char *ses
 
 /* ---- asking ---------------------------------------------------------------------------------------------------- */
 
-bool registry_find(struct registry *r, struct slice subdomain, struct address *link)
+bool registry_find(struct registry *r, struct slice subdomain, bool below, struct address *link)
 {
     struct route *route;
     HASH_FIND(hh, r->copies[worker_index(worker_current())], subdomain.data, subdomain.len, route);
-    if (!route)
+    if (!route || (below && route->no_subdomains))
         return false;
     *link = route->link;
     return true;

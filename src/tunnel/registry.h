@@ -37,6 +37,7 @@ struct registry_session {
     uint8_t instance[WIRE_INSTANCE_LEN];
     bool has_instance;
     bool named;
+    bool no_subdomains;   /* hosts with labels in front of its own are nobody's */
     int64_t connected_at; /* seconds since 1970, UTC */
     struct address link;  /* where exchanges are opened */
     struct address owner; /* gets registry_evicted messages */
@@ -71,8 +72,9 @@ int registry_claim(struct registry *registry, const struct registry_session *ses
 /* Gives a name back if this session still holds it. Any worker's thread. */
 void registry_release(struct registry *registry, const char *subdomain, const char *session);
 
-/* The link that serves this subdomain, from the calling worker's copy: no lock. False when there is none. */
-bool registry_find(struct registry *registry, struct slice subdomain, struct address *link);
+/* The link that serves this subdomain, from the calling worker's copy: no lock. `below`: the host has further labels in
+ * front of it. False when there is none. */
+bool registry_find(struct registry *registry, struct slice subdomain, bool below, struct address *link);
 
 /* Calls `each` for every live session, under the lock: copy and return. Any thread. */
 void registry_list(struct registry *registry, void (*each)(void *arg, const struct registry_session *session),

@@ -73,7 +73,7 @@ struct wire_message {
     union {
         struct {
             struct slice token, name, client_version, instance_id;
-            bool has_name, takeover;
+            bool has_name, takeover, no_subdomains;
             uint32_t features, initial_credit, response_timeout_ms;
         } hello;
         struct {

@@ -453,6 +453,7 @@ static void read_hello(const Kavilo__Tunnel__V1__Hello *in, struct wire_message 
     out->hello.initial_credit = in->initial_credit;
     out->hello.instance_id = arena_bytes(&in->instance_id);
     out->hello.response_timeout_ms = in->response_timeout_ms;
+    out->hello.no_subdomains = in->no_subdomains;
 }
 
 static void read_welcome(const Kavilo__Tunnel__V1__Welcome *in, struct wire_message *out)

@@ -109,6 +109,7 @@ static void make_hello(struct scratch *scratch, const struct wire_message *messa
     out->initial_credit = message->hello.initial_credit;
     out->instance_id = borrowed_bytes(message->hello.instance_id);
     out->response_timeout_ms = message->hello.response_timeout_ms;
+    out->no_subdomains = message->hello.no_subdomains;
 }
 
 static void make_welcome(struct scratch *scratch, const struct wire_message *message)

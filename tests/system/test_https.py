@@ -66,7 +66,7 @@ def test_redirects(https, method, host, target, path):
     "raw, status",
     [
         (b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n", 502),
-        (b"GET / HTTP/1.1\r\nHost: a.b.tnl.test\r\n\r\n", 502),
+        (b"GET / HTTP/1.1\r\nHost: a.b.xtnl.test\r\n\r\n", 502),
         (b"GET / HTTP/1.1\r\nHost: xtnl.test\r\n\r\n", 502),
         (b"GET / HTTP/1.1\r\nHost: a.tnl.test@example.com\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: a.tnl.test\r\nHost: b.tnl.test\r\n\r\n", 400),

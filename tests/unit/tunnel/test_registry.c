@@ -87,13 +87,14 @@ struct question {
     const char *name;
     bool found;
     struct address link;
+    bool below;
 };
 
 static void do_find(struct worker *worker, void *arg)
 {
     struct question *q = arg;
     (void)worker;
-    q->found = registry_find(registry, slice_of(q->name), &q->link);
+    q->found = registry_find(registry, slice_of(q->name), q->below, &q->link);
 }
 
 static bool found_on(unsigned worker, const char *name, struct address *link)
@@ -101,6 +102,13 @@ static bool found_on(unsigned worker, const char *name, struct address *link)
     struct question q = {.name = name};
     on_worker(worker_at(group, worker), do_find, &q);
     *link = q.link;
+    return q.found;
+}
+
+static bool found_below(const char *name)
+{
+    struct question q = {.name = name, .below = true};
+    on_worker(worker_at(group, 0), do_find, &q);
     return q.found;
 }
 
@@ -167,6 +175,27 @@ static void every_worker_knows_before_the_holder(void **state)
     for (unsigned i = 0; i < WORKERS; i++)
         assert_false(found_on(i, "app", &link));
     assert_int_equal(registry_count(registry), 0);
+    on_worker(worker_at(group, 1), do_detach, &h);
+}
+
+/* Labels in front are the tunnel's unless it does not want them, or has gone. */
+static void hosts_below(void **state)
+{
+    (void)state;
+    struct holder h;
+    struct address link;
+    assert_false(found_below("app"));
+    holder_init(&h, "app", "s1", "u1", 0);
+    claim_on(1, &h);
+    assert_true(found_below("app"));
+    release_on(1, &h);
+    assert_false(found_below("app"));
+    holder_init(&h, "app", "s2", "u1", 0);
+    h.session.no_subdomains = true;
+    claim_on(1, &h);
+    assert_true(found_on(0, "app", &link));
+    assert_false(found_below("app"));
+    release_on(1, &h);
     on_worker(worker_at(group, 1), do_detach, &h);
 }
 
@@ -280,7 +309,7 @@ static void on_won(void *arg, int error)
     assert_int_equal(atomic_fetch_add(&holders_now, 1), 0); /* alone */
     r->won++;
     struct address link;
-    assert_true(registry_find(registry, SLICE("race"), &link));
+    assert_true(registry_find(registry, SLICE("race"), false, &link));
     assert_true(address_equals(link, r->holder.receiver.address));
     atomic_fetch_sub(&holders_now, 1);
     registry_release(registry, "race", r->holder.session.session);
@@ -336,6 +365,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_worker_knows_before_the_holder),
+        cmocka_unit_test(hosts_below),
         cmocka_unit_test(the_first_holds),
         cmocka_unit_test(replaces_ghosts_and_takes_over),
         cmocka_unit_test(lists_all),
