@@ -76,9 +76,9 @@ enum close_reason edge_admit(struct edge *edge, const struct head *head, const s
 
 enum close_reason edge_find_tunnel(struct edge *edge, const struct edge_request *request, struct address *link)
 {
-    enum close_reason reason = edge_route(edge, request->head, link);
-    char host[LIMIT_HOST_BYTES];
-    if (reason == REASON_NONE && loop_has_passed(request->head, edge_tunnel_host(edge, request->head, host)))
+    struct slice host;
+    enum close_reason reason = edge_route(edge, request->head, link, &host);
+    if (reason == REASON_NONE && loop_has_passed(request->head, host))
         return REASON_LOOP;
     if (reason != REASON_NONE || request->length <= edge->settings.max_request_body)
         return reason;

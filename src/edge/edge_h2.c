@@ -425,7 +425,8 @@ static bool is_for_guest(struct edge *edge, const struct head *head)
 {
     const struct edge_guest *guest = &edge->settings.guest;
     struct address link;
-    return guest->wants && guest->wants(head) && edge_route(edge, head, &link) != REASON_NONE;
+    struct slice host;
+    return guest->wants && guest->wants(head) && edge_route(edge, head, &link, &host) != REASON_NONE;
 }
 
 static void *on_request(void *owner, struct h2_stream *stream, const struct head *head, bool end)

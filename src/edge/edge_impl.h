@@ -108,10 +108,12 @@ void edge_redirects_close(struct edge *edge);
  * included. `host` has room for what the label points into. */
 struct slice edge_label_of(struct edge *edge, struct slice authority, char host[LIMIT_HOST_BYTES + 1]);
 
-/* The link that serves the host that a request was read for; REASON_NONE, or why not. */
-enum close_reason edge_route(struct edge *edge, const struct head *request, struct address *link);
+/* The link that serves the host that a request was read for, and the tunnel's own part of that host, without the labels
+ * in front, as the visitor wrote it; REASON_NONE, or why not. */
+enum close_reason edge_route(struct edge *edge, const struct head *request, struct address *link,
+                             struct slice *tunnel_host);
 
-/* The tunnel's own host, of a request that edge_route has found a link for: without the labels in front of it. */
+/* The same part, in lower case, of a request that edge_route has found a link for. */
 struct slice edge_tunnel_host(const struct edge *edge, const struct head *request, char out[LIMIT_HOST_BYTES]);
 
 /* The label next to the base host; empty for any other host, the base host itself included. Both in the form that

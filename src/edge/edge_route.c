@@ -25,7 +25,8 @@ struct slice edge_label_of(struct edge *edge, struct slice authority, char host[
     return edge_subdomain((struct slice){host, len}, slice_of(edge->settings.base_host));
 }
 
-enum close_reason edge_route(struct edge *edge, const struct head *request, struct address *link)
+enum close_reason edge_route(struct edge *edge, const struct head *request, struct address *link,
+                             struct slice *tunnel_host)
 {
     char host[LIMIT_HOST_BYTES + 1];
     struct slice asked = head_host(request);
@@ -35,6 +36,8 @@ enum close_reason edge_route(struct edge *edge, const struct head *request, stru
     struct slice label = edge_subdomain((struct slice){host, asked.len}, slice_of(edge->settings.base_host));
     if (label.len == 0 || !registry_find(edge->settings.registry, label, label.data > host, link))
         return REASON_NO_TUNNEL;
+    size_t front = (size_t)(label.data - host);
+    *tunnel_host = (struct slice){asked.data + front, asked.len - front};
     return REASON_NONE;
 }
 
