@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/base32.h"
 #include "base/blake3.h"
 #include "base/error.h"
 #include "base/limits.h"
@@ -20,9 +21,11 @@
 #include "io/file.h"
 #include "io/tls.h"
 
-#define FOLDER        ".kavilo-tunnel"
-#define FILE_NAME     "config.yml"
-#define PASSWD_BUFFER 4096
+#define TOKEN_CHARACTERS BASE32_LEN(32)
+
+#define FOLDER           ".kavilo-tunnel"
+#define FILE_NAME        "config.yml"
+#define PASSWD_BUFFER    4096
 
 __attribute__((format(printf, 3, 4))) static int refuse(int result, char *error, const char *format, ...)
 {
@@ -92,6 +95,20 @@ int settings_check_token(struct slice token, char *error)
         return KV_EINVAL;
     }
     return 0;
+}
+
+int settings_check_token_form(struct slice token, char *error)
+{
+    int result = settings_check_token(token, error);
+    if (result != 0)
+        return result;
+    size_t right = 0;
+    while (right < token.len && strchr("abcdefghijklmnopqrstuvwxyz234567", token.data[right]))
+        right++;
+    if (token.len == TOKEN_CHARACTERS && right == token.len)
+        return 0;
+    snprintf(error, SETTINGS_REASON_LEN, "is no token: those have %d characters, a to z and 2 to 7", TOKEN_CHARACTERS);
+    return KV_EINVAL;
 }
 
 int settings_check_ca_cert(const char *file, char *error)

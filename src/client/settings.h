@@ -32,6 +32,9 @@ struct settings_given {
     const char *endpoint, *token, *ca_cert, *proxy;
 };
 
+/* This text in place of a value that settings_write is given takes the value out of the file. */
+extern const char settings_removed[];
+
 /* The path above, in $HOME or else the account's home. 0; KV_ENOTFOUND without a home; KV_ELIMIT if it does not fit. */
 int settings_path(char *out, size_t size);
 
@@ -51,6 +54,8 @@ void settings_file_free(struct settings_file *file);
 /* A token that could be one: printable ASCII without spaces, not empty, at most LIMIT_TOKEN_BYTES. 0, or KV_EINVAL with
  * the rest of a sentence in error[SETTINGS_REASON_LEN]. */
 int settings_check_token(struct slice token, char *error);
+/* The same, and it has the form that tokens are made in: 52 characters of base32, lower case. A placeholder has not. */
+int settings_check_token_form(struct slice token, char *error);
 
 /* A file of PEM authorities that can be read and used. 0, or KV_EINVAL with the rest of a sentence in
  * error[SETTINGS_REASON_LEN]. */

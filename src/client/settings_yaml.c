@@ -147,9 +147,19 @@ static int append_line(struct buffer *out, const char *key, const char *value)
     return result == 0 ? buffer_append_string(out, "\"\n") : result;
 }
 
+const char settings_removed[] = "";
+
 static bool given(const char *value)
 {
-    return value && value[0] != '\0';
+    return value && (value == settings_removed || value[0] != '\0');
+}
+
+/* What a value is behind the change to it. */
+static const char *changed(const char *change, const char *before)
+{
+    if (change == settings_removed)
+        return NULL;
+    return given(change) ? change : before;
 }
 
 /* The next line, its end included, cut from *text. */
@@ -208,12 +218,12 @@ static int edit_lines(struct slice old, const struct settings_given *changes, st
         }
         while (is_indented(old)) /* the value went on */
             next_line(&old);
-        if (!edit->written)
+        if (!edit->written && edit->value != settings_removed)
             result = append_line(out, edit->key, edit->value);
         edit->written = true;
     }
     for (size_t i = 0; i < count && result == 0; i++)
-        if (given(edits[i].value) && !edits[i].written)
+        if (given(edits[i].value) && edits[i].value != settings_removed && !edits[i].written)
             result = append_line(out, edits[i].key, edits[i].value);
     return result;
 }
@@ -263,10 +273,10 @@ int settings_edit(struct slice old, const struct settings_given *changes, struct
     if (result != 0)
         return result;
     const struct settings_given wanted = {
-        .endpoint = given(changes->endpoint) ? changes->endpoint : before.endpoint,
-        .token = given(changes->token) ? changes->token : before.token,
-        .ca_cert = given(changes->ca_cert) ? changes->ca_cert : before.ca_cert,
-        .proxy = given(changes->proxy) ? changes->proxy : before.proxy,
+        .endpoint = changed(changes->endpoint, before.endpoint),
+        .token = changed(changes->token, before.token),
+        .ca_cert = changed(changes->ca_cert, before.ca_cert),
+        .proxy = changed(changes->proxy, before.proxy),
     };
     result = make_room(out);
     if (result == 0)

@@ -6,6 +6,7 @@
 static const struct cli_command commands[] = {
     TUNNEL_RUN_COMMAND,
     TUNNEL_LOGIN_COMMAND,
+    TUNNEL_LOGOUT_COMMAND,
     {.name = NULL},
 };
 

@@ -1,6 +1,6 @@
 /*
- * kavilo-tunnel login. The token comes from the first of these that is given: --token, --token-file, a prompt on a
- * terminal, standard input. All values are checked before the file is touched.
+ * kavilo-tunnel login and logout. The token comes from the first of these that is given: --token, --token-file, a
+ * prompt on a terminal, standard input. All values are checked before the file is touched.
  */
 #include "cmd/tunnel_login.h"
 
@@ -14,6 +14,7 @@
 #include "base/blake3.h"
 #include "base/error.h"
 #include "client/settings.h"
+#include "cmd/tunnel_reach.h"
 #include "io/file.h"
 
 #define TOKEN_FILE_BYTES (LIMIT_TOKEN_BYTES + 1024) /* a token with some white space around it */
@@ -21,7 +22,12 @@
 const char tunnel_login_details[] =
     "The token is what 'kavilo-tunneld admin issue-token' printed. Without --token and --token-file it is asked for, "
     "without echo, or read from standard input when that is no terminal. It is stored in "
-    "~/.kavilo-tunnel/config.yml, which only you can read; what else the file says stays.";
+    "~/.kavilo-tunnel/config.yml, which only you can read; what else the file says stays. Where a token is stored "
+    "already, the other options change what they name and nothing else, and --check alone changes nothing.";
+
+const char tunnel_logout_details[] =
+    "Takes the token out of ~/.kavilo-tunnel/config.yml; what else the file says stays. "
+    "The token is still good: revoke it on the server if others may have it.";
 
 static bool is_white(char c)
 {
@@ -35,7 +41,7 @@ static int keep_token(struct tunnel_login *login, struct slice text, char *reaso
         text = (struct slice){text.data + 1, text.len - 1};
     while (text.len > 0 && is_white(text.data[text.len - 1]))
         text.len--;
-    int result = settings_check_token(text, reason);
+    int result = settings_check_token_form(text, reason);
     if (result != 0)
         return result;
     memcpy(login->token, text.data, text.len);
@@ -81,6 +87,14 @@ static int set_proxy(void *into, const char *value, char *error)
     return result;
 }
 
+static int set_check(void *into, const char *value, char *error)
+{
+    (void)value;
+    (void)error;
+    ((struct tunnel_login *)into)->check = true;
+    return KV_OK;
+}
+
 const struct cli_option tunnel_login_options[] = {
     {.name = "token",
      .value_name = "TOKEN",
@@ -105,8 +119,13 @@ const struct cli_option tunnel_login_options[] = {
      .help = "the proxy on the way to the server, or none; stays as it is unless given",
      .secret = true,
      .set = set_proxy},
+    {.name = "check",
+     .help = "connect to the server once, with what is stored then, and say whether it takes the token",
+     .set = set_check},
     {.name = NULL},
 };
+
+const struct cli_option tunnel_logout_options[] = {{.name = NULL}};
 
 /* ---- the token ------------------------------------------------------------------------------------------------- */
 
@@ -156,41 +175,106 @@ static int token_from_person_or_pipe(struct tunnel_login *login)
     return status;
 }
 
-static int store(const struct settings_given *changes)
-{
-    char path[PATH_MAX], error[SETTINGS_ERROR_LEN];
-    if (settings_path(path, sizeof(path)) != 0)
-        return cli_usage_error("there is no home folder to store the token in; set HOME");
-    int result = settings_write(path, changes, error);
-    if (result == KV_EINVAL)
-        return cli_usage_error("%s", error);
-    if (result != 0)
-        return cli_failure("%s", error);
+/* ---- the file -------------------------------------------------------------------------------------------------- */
 
+static int find_file(char *path, size_t size)
+{
+    if (settings_path(path, size) == KV_OK)
+        return CLI_EXIT_OK;
+    return cli_usage_error("there is no home folder to store the token in; set HOME");
+}
+
+static int change_file(const char *path, const struct settings_given *changes)
+{
+    char error[SETTINGS_ERROR_LEN];
+    int result = settings_write(path, changes, error);
+    if (result == KV_OK)
+        return CLI_EXIT_OK;
+    return result == KV_EINVAL ? cli_usage_error("%s", error) : cli_failure("%s", error);
+}
+
+static int has_token(const char *path, bool *out)
+{
+    char error[SETTINGS_ERROR_LEN];
+    struct settings_file file;
+    *out = false;
+    int result = settings_read(path, &file, error);
+    if (result != KV_OK)
+        return result == KV_EINVAL ? cli_usage_error("%s", error) : cli_failure("%s", error);
+    *out = file.token != NULL;
+    settings_file_free(&file);
+    return CLI_EXIT_OK;
+}
+
+/* Says what is stored now, and tries it if that is wanted. */
+static int settle(const char *path, const char *what, bool check)
+{
+    char error[SETTINGS_ERROR_LEN];
     struct settings stored;
-    result = settings_resolve(path, &(struct settings_given){0}, &stored, error);
-    if (result == 0)
-        fprintf(stderr, "token stored in %s for %s\n", path, stored.endpoint.text);
+    if (settings_resolve(path, &(struct settings_given){0}, &stored, error) != KV_OK)
+        return cli_failure("%s, but no tunnel can use it: %s", what, error);
+    if (what[0])
+        fprintf(stderr, "%s in %s for %s\n", what, path, stored.endpoint.text);
+    int status = CLI_EXIT_OK;
+    if (check && !stored.token)
+        status = cli_usage_error("there is no token to check; store one with 'kavilo-tunnel login'");
+    else if (check)
+        status = tunnel_reach_check(&stored);
     settings_free(&stored);
-    return result == 0 ? CLI_EXIT_OK : cli_failure("the token is stored, but no tunnel can use it: %s", error);
+    return status;
+}
+
+static int ask_for_token(struct tunnel_login *login)
+{
+    if (login->token_file)
+        return token_from_file(login);
+    return login->token[0] ? CLI_EXIT_OK : token_from_person_or_pipe(login);
+}
+
+static int store(struct tunnel_login *login, const char *ca_cert)
+{
+    char path[PATH_MAX];
+    bool changes = login->endpoint.text[0] || ca_cert || login->proxy, keeps = false;
+    bool token_given = login->token[0] || login->token_file;
+    int status = find_file(path, sizeof(path));
+    if (status == CLI_EXIT_OK && !token_given && (changes || login->check))
+        status = has_token(path, &keeps);
+    if (status == CLI_EXIT_OK && !keeps)
+        status = ask_for_token(login);
+    if (status == CLI_EXIT_OK && (changes || !keeps))
+        status = change_file(path, &(struct settings_given){login->endpoint.text, login->token, ca_cert, login->proxy});
+    if (status != CLI_EXIT_OK)
+        return status;
+    return settle(path, !keeps ? "token stored" : changes ? "settings stored, the token stays," : "", login->check);
 }
 
 int tunnel_login(void *settings)
 {
     struct tunnel_login *login = settings;
-    int status = CLI_EXIT_OK;
     char *ca_cert = NULL;
     if (login->token[0] && login->token_file)
         return cli_usage_error("--token and --token-file are both given; one of them is enough");
     /* Stored by its absolute path: the next run may start anywhere. */
     if (login->ca_cert && !(ca_cert = realpath(login->ca_cert, NULL)))
         return cli_failure("--ca-cert '%s': %s", login->ca_cert, strerror(errno));
-    if (login->token_file)
-        status = token_from_file(login);
-    else if (!login->token[0])
-        status = token_from_person_or_pipe(login);
-    if (status == CLI_EXIT_OK)
-        status = store(&(struct settings_given){login->endpoint.text, login->token, ca_cert, login->proxy});
+    int status = store(login, ca_cert);
     free(ca_cert);
+    return status;
+}
+
+int tunnel_logout(void *settings)
+{
+    char path[PATH_MAX];
+    bool stored;
+    (void)settings;
+    int status = find_file(path, sizeof(path));
+    if (status == CLI_EXIT_OK)
+        status = has_token(path, &stored);
+    if (status != CLI_EXIT_OK)
+        return status;
+    if (stored)
+        status = change_file(path, &(struct settings_given){.token = settings_removed});
+    if (status == CLI_EXIT_OK)
+        fprintf(stderr, stored ? "token taken out of %s\n" : "there was no token in %s\n", path);
     return status;
 }

@@ -21,6 +21,7 @@
 #include "client/client.h"
 #include "client/session.h"
 #include "client/settings.h"
+#include "cmd/tunnel_reach.h"
 #include "io/process.h"
 #include "io/resolve.h"
 #include "io/ring.h"
@@ -165,26 +166,6 @@ static int make_origin_tls(const struct tunnel_run *run, const char *const *alpn
     return *out ? CLI_EXIT_OK : cli_usage_error("TLS to the local service cannot be set up: %s", error);
 }
 
-static int make_endpoint_tls(const struct settings *settings, struct tls_context **out)
-{
-    static const char *const alpn[] = {"h2", NULL};
-    char error[TLS_ERROR_LEN];
-    if (!settings->endpoint.tls)
-        return CLI_EXIT_OK;
-    *out = tls_client_context(settings->ca_cert, true, alpn, error);
-    return *out ? CLI_EXIT_OK : cli_usage_error("TLS to the server cannot be set up: %s", error);
-}
-
-static int make_proxy_tls(const struct settings *settings, struct tls_context **out)
-{
-    static const char *const alpn[] = {"http/1.1", NULL};
-    char error[TLS_ERROR_LEN];
-    if (settings->proxy.kind == PROXY_NONE || !settings->proxy.url.tls)
-        return CLI_EXIT_OK;
-    *out = tls_client_context(settings->ca_cert, true, alpn, error);
-    return *out ? CLI_EXIT_OK : cli_usage_error("TLS to the proxy cannot be set up: %s", error);
-}
-
 /* ---- the command ----------------------------------------------------------------------------------------------- */
 
 int tunnel_run(void *settings)
@@ -192,22 +173,20 @@ int tunnel_run(void *settings)
     struct tunnel_run *run = settings;
     struct settings resolved;
     static const char *const either[] = {"h2", "http/1.1", NULL};
-    struct tls_context *endpoint_tls = NULL, *proxy_tls = NULL, *origin_tls = NULL, *origin_tls_h1 = NULL;
+    struct tls_context *origin_tls = NULL, *origin_tls_h1 = NULL;
+    struct tunnel_reach reach;
     log_configure(run->has_log_level ? run->log_level : LOG_LEVEL_INFO, run->log_format);
     int status = cli_settle_pings(&run->ping_ms, &run->dead_ms);
     if (status == CLI_EXIT_OK)
         status = resolve_settings(run, &resolved);
     if (status != CLI_EXIT_OK)
         return status;
-    status = make_endpoint_tls(&resolved, &endpoint_tls);
+    status = tunnel_reach_make(&resolved, &reach);
     if (status != CLI_EXIT_OK)
         goto free_settings;
-    status = make_proxy_tls(&resolved, &proxy_tls);
-    if (status != CLI_EXIT_OK)
-        goto free_endpoint_tls;
     status = make_origin_tls(run, either, &origin_tls);
     if (status != CLI_EXIT_OK)
-        goto free_proxy_tls;
+        goto free_reach;
     status = make_origin_tls(run, either + 1, &origin_tls_h1);
     if (status != CLI_EXIT_OK)
         goto free_origin_tls;
@@ -218,9 +197,9 @@ int tunnel_run(void *settings)
         .options =
             {
                 .endpoint = resolved.endpoint,
-                .tls = endpoint_tls,
+                .tls = reach.endpoint,
                 .proxy = &resolved.proxy,
-                .proxy_tls = proxy_tls,
+                .proxy_tls = reach.proxy,
                 .token = resolved.token,
                 .name = run->name,
                 .takeover = run->takeover,
@@ -248,10 +227,8 @@ int tunnel_run(void *settings)
     tls_context_free(origin_tls_h1);
 free_origin_tls:
     tls_context_free(origin_tls);
-free_proxy_tls:
-    tls_context_free(proxy_tls);
-free_endpoint_tls:
-    tls_context_free(endpoint_tls);
+free_reach:
+    tunnel_reach_free(&reach);
 free_settings:
     settings_free(&resolved);
     return status;

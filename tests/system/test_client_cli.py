@@ -134,6 +134,74 @@ def test_second_login_replaces_and_keeps(home):
     assert [f.name for f in config(home).parent.iterdir()] == ["config.yml"], "no leftovers"
 
 
+@pytest.mark.parametrize("option,value", [("--endpoint", "https://tnl.test:8443"), ("--proxy", "http://proxy.test:3128"),
+                                          ("--proxy", "none"), ("--ca-cert", None)])
+def test_login_changes_one_thing(home, pair, option, value):
+    """The stored token stays, and is not asked for; whatever comes on standard input is not looked at."""
+    value = value or str(pair.ca)
+    assert tunnel_command(home, "login", "--token", TOKEN, "--endpoint", "http://one.test").returncode == 0
+    done = tunnel_command(home, "login", option, value, stdin=b"z" * 52 + b"\n")
+    assert done.returncode == 0, done.stderr
+    assert "the token stays" in done.stderr
+    key = option[2:].replace("-", "_")
+    assert saved(home) == {"token": TOKEN, "endpoint": "http://one.test", key: value}
+
+
+def test_login_without_a_stored_token_asks(home):
+    done = tunnel_command(home, "login", "--endpoint", "http://one.test", stdin=TOKEN.encode())
+    assert done.returncode == 0, done.stderr
+    assert saved(home) == {"token": TOKEN, "endpoint": "http://one.test"}
+
+
+@pytest.mark.parametrize("token", ["T", "TOKEN", "<token>", "$TOKEN", "a" * 51, "a" * 53, "A" * 52, "a" * 51 + "1", "a" * 51 + "="])
+def test_placeholders_are_no_tokens(home, tmp_path, token):
+    file = tmp_path / "token"
+    file.write_text(token)
+    for how in (["--token", token], ["--token-file", str(file)], []):
+        done = tunnel_command(home, "login", *how, stdin=token.encode())
+        assert done.returncode == 2 and "52 characters" in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+    assert not config(home).exists()
+
+
+def test_logout_takes_the_token_alone(home):
+    assert tunnel_command(home, "login", "--token", TOKEN, "--endpoint", "http://one.test").returncode == 0
+    with config(home).open("a") as file:
+        file.write("# a comment\n")
+    done = tunnel_command(home, "logout")
+    assert done.returncode == 0 and "taken out" in done.stderr
+    assert saved(home) == {"endpoint": "http://one.test"}
+    assert "# a comment" in config(home).read_text() and TOKEN not in config(home).read_text()
+    assert stat.S_IMODE(config(home).stat().st_mode) == 0o600
+    done = tunnel_command(home, "logout")
+    assert done.returncode == 0 and "there was no token" in done.stderr
+    assert tunnel_command(home, "tunnel", "--url", "3000").returncode == 2
+
+
+def test_logout_without_a_file(home):
+    done = tunnel_command(home, "logout")
+    assert done.returncode == 0 and not config(home).exists()
+
+
+def test_check(home, make_server):
+    """Once, and no tunnel is left behind; with what is stored then."""
+    server = make_server()
+    token = server.user().token
+    assert tunnel_command(home, "login", "--check").returncode == 2, "there is nothing to check"
+    done = tunnel_command(home, "login", "--token", token, "--endpoint", server.endpoint, "--check")
+    assert done.returncode == 0 and f"{server.endpoint} accepts the token" in done.stderr, done.stderr
+    before = config(home).read_bytes()
+    assert tunnel_command(home, "login", "--check").returncode == 0
+    assert config(home).read_bytes() == before
+    wait_until(lambda: server.metrics()["kavilo_tunnels_active"] == 0, what="the tunnel of the check is gone")
+    done = tunnel_command(home, "login", "--token", TOKEN, "--check")
+    assert done.returncode == 1 and "does not accept the token" in done.stderr
+    server.program.stop()
+    done = tunnel_command(home, "login", "--check")
+    assert done.returncode == 1 and "Connection refused" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
 @pytest.mark.parametrize("stdin", [b"", b"\n", b"   \n", b"to ken\n", b"t\xc3\xb6ken\n", b"\0\n", b"x" * 5000 + b"\n"],
                          ids=lambda s: repr(s[:12]))
 def test_login_with_no_token(home, stdin):

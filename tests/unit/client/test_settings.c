@@ -269,6 +269,9 @@ static const struct {
     /* Notations that lines cannot express: the known values survive. */
     {"{endpoint: http://a, more: 1}\n", {.token = "t"}, "endpoint: \"http://a\"\ntoken: \"t\"\n"},
     {"\"token\": old\nendpoint: http://a\n", {.token = "t"}, "endpoint: \"http://a\"\ntoken: \"t\"\n"},
+    {"# mine\ntoken: >\n  old\nlast: 1\n", {.token = settings_removed}, "# mine\nlast: 1\n"},
+    {"last: 1\n", {.token = settings_removed, .endpoint = "http://b"}, "last: 1\nendpoint: \"http://b\"\n"},
+    {"{endpoint: http://a, token: t}\n", {.token = settings_removed}, "endpoint: \"http://a\"\n"},
     {"token: old\n---\nother: 1\n", {.endpoint = "http://b"}, "endpoint: \"http://b\"\ntoken: \"old\"\n"},
 };
 
@@ -283,7 +286,9 @@ static void keeps_what_it_does_not_change(void **state)
         assert_file(f, edits[i].after);
         struct settings_file file;
         assert_int_equal(settings_read(f->path, &file, error), 0);
-        if (edits[i].changes.token)
+        if (edits[i].changes.token == settings_removed)
+            assert_null(file.token);
+        else if (edits[i].changes.token)
             assert_text(file.token, edits[i].changes.token);
         if (edits[i].changes.ca_cert)
             assert_text(file.ca_cert, edits[i].changes.ca_cert);
@@ -468,6 +473,22 @@ static void knows_a_token_by_its_form(void **state)
     assert_string_equal(reason, "holds a character that is not ASCII, which no token has");
 }
 
+static void knows_the_form_that_tokens_are_made_in(void **state)
+{
+    (void)state;
+    char reason[SETTINGS_REASON_LEN];
+    assert_int_equal(settings_check_token_form(SLICE("abcdefghijklmnopqrstuvwxyz234567abcdefghijklmnopqrst"), reason),
+                     0);
+    static const char *const others[] = {"",
+                                         "TOKEN",
+                                         "abcdefghijklmnopqrstuvwxyz234567abcdefghijklmnopqrs",
+                                         "abcdefghijklmnopqrstuvwxyz234567abcdefghijklmnopqrstu",
+                                         "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567ABCDEFGHIJKLMNOPQRST",
+                                         "abcdefghijklmnopqrstuvwxyz234567abcdefghijklmnopqrs1"};
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+        assert_int_equal(settings_check_token_form(slice_of(others[i]), reason), KV_EINVAL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -484,6 +505,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(bad_values_are_named_with_their_place, set_up, tear_down),
         cmocka_unit_test_setup_teardown(knows_authorities_when_it_reads_them, set_up, tear_down),
         cmocka_unit_test(knows_a_token_by_its_form),
+        cmocka_unit_test(knows_the_form_that_tokens_are_made_in),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
