@@ -148,7 +148,7 @@ def test_ways_to_write_a_host(shared_server, shared_tunnel, host):
 
 @pytest.mark.parametrize(
     "host",
-    ["{base}", "nobody.{base}", "{sub}", "x.{sub}.{base}", "{sub}.{base}.evil.test", "{sub}{base}", "evil{sub}.{base}",
+    ["{base}", "nobody.{base}", "{sub}", "{sub}.nobody.{base}", "{sub}.{base}.evil.test", "{sub}{base}", "evil{sub}.{base}",
      "{sub}.other.test", "127.0.0.1", "[::1]", "localhost", "{sub}-.{base}", "other.test"],
 )
 def test_hosts_without_a_tunnel(shared_server, shared_tunnel, host):
