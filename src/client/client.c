@@ -288,6 +288,10 @@ static void on_ended(void *owner, struct session *session, const struct session_
     if (end->welcomed)
         log_warn("tunnel lost, connecting again", log_str("session", session_id(session)), log_str("error", end->text),
                  log_str("status", end->status), log_uint("in_ms", wait));
+    else if (end->result == SESSION_CONFLICT)
+        log_warn("no tunnel yet, trying again", log_str("endpoint", c->options->endpoint.text),
+                 log_str("error", end->text), log_str("status", end->status), log_uint("in_ms", wait),
+                 log_str("hint", "--takeover takes the name from the other client"));
     else
         log_warn("no tunnel yet, trying again", log_str("endpoint", c->options->endpoint.text),
                  log_str("error", end->text), log_str("status", end->status), log_uint("in_ms", wait));

@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/chunk.h"
@@ -166,6 +167,43 @@ static int make_origin_tls(const struct tunnel_run *run, const char *const *alpn
     return *out ? CLI_EXIT_OK : cli_usage_error("TLS to the local service cannot be set up: %s", error);
 }
 
+/* A service on this machine can be looked for without a connection that it would have to make sense of. */
+static void look_for_service(const struct url *url)
+{
+    if (is_loopback(slice_of(url->host)) && !socket_port_is_listened(url->port))
+        log_warn("nothing listens there yet; visitors get 502 until the service runs", log_str("service", url->text));
+}
+
+/* The environment variable of the deployed client: "debug", or "kavilo_tunnel=debug,h2=warn", of which what is for us
+ * counts. False if there is nothing in it that is. */
+static bool read_rust_log(struct slice list, enum log_level *out)
+{
+    struct slice directive;
+    bool found = false;
+    while (slice_next_element(&list, &directive)) {
+        const char *equals = memchr(directive.data, '=', directive.len);
+        size_t behind = equals ? (size_t)(equals - directive.data) + 1 : 0;
+        char level[16] = "";
+        if ((equals && !slice_starts_with(directive, SLICE("kavilo"))) || directive.len - behind >= sizeof(level))
+            continue;
+        slice_lower((struct slice){directive.data + behind, directive.len - behind}, level);
+        bool all = strcmp(level, "trace") == 0; /* there is nothing below debug here */
+        found |= log_level_parse(all ? "debug" : level, out);
+    }
+    return found;
+}
+
+static void configure_log(const struct tunnel_run *run)
+{
+    const char *variable = getenv("RUST_LOG");
+    enum log_level level = run->has_log_level ? run->log_level : LOG_LEVEL_INFO;
+    bool given = !run->has_log_level && variable && variable[0];
+    bool known = given && read_rust_log(slice_of(variable), &level);
+    log_configure(level, run->log_format);
+    if (given && !known)
+        log_warn("RUST_LOG says no level that is known here; use --log-level", log_str("value", variable));
+}
+
 /* ---- the command ----------------------------------------------------------------------------------------------- */
 
 int tunnel_run(void *settings)
@@ -175,7 +213,7 @@ int tunnel_run(void *settings)
     static const char *const either[] = {"h2", "http/1.1", NULL};
     struct tls_context *origin_tls = NULL, *origin_tls_h1 = NULL;
     struct tunnel_reach reach;
-    log_configure(run->has_log_level ? run->log_level : LOG_LEVEL_INFO, run->log_format);
+    configure_log(run);
     int status = cli_settle_pings(&run->ping_ms, &run->dead_ms);
     if (status == CLI_EXIT_OK)
         status = resolve_settings(run, &resolved);
@@ -191,6 +229,7 @@ int tunnel_run(void *settings)
     if (status != CLI_EXIT_OK)
         goto free_origin_tls;
 
+    look_for_service(&run->url);
     process_harden();
     socket_raise_limit();
     struct process process = {

@@ -30,7 +30,9 @@ struct admin_settings {
     char file[4096];
     char admin_url[ADMIN_TEXT_LEN];
     int64_t expires;
+    char endpoint[ADMIN_TEXT_LEN];
     bool rewrite;
+    bool yes;
     bool all;
     bool dry_run;
     bool json;

@@ -39,9 +39,42 @@ static int set_expires(void *into, const char *value, char *error)
     return KV_EINVAL;
 }
 
+static int set_endpoint(void *into, const char *value, char *error)
+{
+    struct admin_settings *s = into;
+    return cli_set_string(s->endpoint, sizeof(s->endpoint), value, error);
+}
+
+/* The tokens that a user has under a name already. */
+struct namesakes {
+    const char *name;
+    unsigned count;
+};
+
+static int count_namesake(void *arg, const struct store_token *token)
+{
+    struct namesakes *namesakes = arg;
+    namesakes->count += strcmp(token->name, namesakes->name) == 0;
+    return KV_OK;
+}
+
+/* For people; standard output has the token alone. */
+static void explain_token(const struct admin_settings *s, const char *id, const char *expires, unsigned namesakes)
+{
+    fprintf(stderr, "made the token '%s' (%s) for %s%s%s; it is shown this once\n", s->name, id, s->email,
+            expires[0] ? ", good until " : "", expires);
+    if (namesakes > 0)
+        fprintf(stderr, "there %s %u more of that name; list-tokens tells them apart by id\n",
+                namesakes == 1 ? "is" : "are", namesakes);
+    fprintf(stderr, "on the user's machine, which asks for it:\n  kavilo-tunnel login --endpoint %s\n",
+            s->endpoint[0] ? s->endpoint : "https://BASE_HOST:7777");
+}
+
 const struct cli_option admin_issue_token_options[] = {
     {"email", "ADDRESS", NULL, "whose token it is", .required = true, .set = admin_set_email},
     {"name", "NAME", NULL, "what it is for, to tell it from others", .required = true, .set = admin_set_name},
+    {"endpoint", "URL", "KAVILO_ENDPOINT", "the server as clients reach it, for the line that the user needs",
+     .set = set_endpoint},
     {"expires", "WHEN", NULL, "90d, 12h, or a date in UTC; never unless given", .set = set_expires},
     ADMIN_OPTION_JSON,
     ADMIN_OPTION_DATABASE,
@@ -61,12 +94,14 @@ int admin_issue_token(void *settings)
         return status;
     if (s->expires)
         store_time_format(s->expires, expires);
-    int error = store_issue_token_until(store, slice_of(s->email), slice_of(s->name), s->expires, token, id);
+    struct namesakes namesakes = {s->name, 0};
+    int error = store_list_tokens(store, slice_of(s->email), count_namesake, &namesakes);
+    if (error == KV_OK)
+        error = store_issue_token_until(store, slice_of(s->email), slice_of(s->name), s->expires, token, id);
     if (error == KV_OK && s->json)
         error = admin_print_object(columns, (const char *[]){token, id, s->email, s->name, expires});
     else if (error == KV_OK) {
-        fprintf(stderr, "made the token '%s' for %s%s%s; it is shown this once\n", s->name, s->email,
-                expires[0] ? ", good until " : "", expires);
+        explain_token(s, id, expires, namesakes.count);
         printf("%s\n", token);
     }
     status = admin_close(store, error);

@@ -1,4 +1,7 @@
 /* Users: made, listed, disabled, deleted, and their slugs. */
+#include <string.h>
+#include <unistd.h>
+
 #include "cmd/tunneld_admin.h"
 
 /* ---- create-user ----------------------------------------------------------------------------------------------- */
@@ -83,8 +86,17 @@ const struct cli_option admin_enable_user_options[] = {
     ADMIN_OPTION_DATABASE,
     {0},
 };
+static int set_yes(void *into, const char *value, char *error)
+{
+    (void)value;
+    (void)error;
+    ((struct admin_settings *)into)->yes = true;
+    return KV_OK;
+}
+
 const struct cli_option admin_delete_user_options[] = {
     {"email", "ADDRESS", NULL, "the user's e-mail address", .required = true, .set = admin_set_email},
+    {"yes", NULL, NULL, "do not ask whether that is meant", .set = set_yes},
     ADMIN_OPTION_JSON,
     ADMIN_OPTION_DATABASE,
     {0},
@@ -126,11 +138,27 @@ int admin_enable_user(void *settings)
     return admin_close(store, error);
 }
 
+/* Nothing brings a user back, so a person is asked, and a script has to say that it means it. */
+static int confirm(const struct admin_settings *s)
+{
+    char answer[16];
+    if (s->yes)
+        return CLI_EXIT_OK;
+    if (!isatty(STDIN_FILENO))
+        return cli_usage_error("deleting %s cannot be taken back; --yes says that it is meant", s->email);
+    fprintf(stderr, "Delete %s with all tokens? That cannot be taken back. Type yes: ", s->email);
+    if (fgets(answer, sizeof(answer), stdin) && strcmp(answer, "yes\n") == 0)
+        return CLI_EXIT_OK;
+    return cli_failure("nothing was deleted");
+}
+
 int admin_delete_user(void *settings)
 {
     const struct admin_settings *s = settings;
     struct store *store;
-    int status = admin_open(s, &store);
+    int status = confirm(s);
+    if (status == CLI_EXIT_OK)
+        status = admin_open(s, &store);
     if (status != CLI_EXIT_OK)
         return status;
     int error = store_delete_user(store, slice_of(s->email));

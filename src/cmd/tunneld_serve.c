@@ -228,6 +228,17 @@ static void log_listening(const struct server *server)
 
 /* ---- start ----------------------------------------------------------------------------------------------------- */
 
+/* For whoever types http:// and the number of a port that speaks https. */
+#define NO_TLS_TEXT "this port speaks HTTPS: ask for it with https://\n"
+static const char no_tls_answer[] = "HTTP/1.1 400 Bad Request\r\n"
+                                    "Content-Type: text/plain; charset=utf-8\r\n"
+                                    "Content-Length: 49\r\n"
+                                    "Connection: close\r\n"
+                                    "kavilo-error: bad_request\r\n"
+                                    "kavilo-error-side: visitor\r\n"
+                                    "\r\n" NO_TLS_TEXT;
+_Static_assert(sizeof(NO_TLS_TEXT) - 1 == 49, "the answer has its length");
+
 static int load_certificates(struct server *server)
 {
     static const char *const http[] = {"h2", "http/1.1", NULL};
@@ -242,7 +253,11 @@ static int load_certificates(struct server *server)
     server->edge_tls = tls_server_context(server->tls, http, error);
     if (server->edge_tls)
         server->control_tls = tls_server_context(server->tls, h2, error);
-    return server->control_tls ? CLI_EXIT_OK : cli_failure("%s", error);
+    if (!server->control_tls)
+        return cli_failure("%s", error);
+    tls_context_set_plain_answer(server->edge_tls, slice_of(no_tls_answer));
+    tls_context_set_plain_answer(server->control_tls, slice_of(no_tls_answer));
+    return CLI_EXIT_OK;
 }
 
 /* The port that visitors type: what was said, or our own where nothing stands in front of us. */

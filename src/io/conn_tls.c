@@ -25,6 +25,7 @@
 
 struct conn_tls {
     SSL *ssl;
+    struct tls_context *context; /* a reference, until the handshake is done */
     struct conn *conn;
     struct conn_tls *under; /* closer to the socket; freed with this one */
     struct conn_tls *over;  /* closer to the owner */
@@ -105,6 +106,7 @@ struct conn_tls *conn_tls_new(struct tls_context *context, bool server, struct s
     struct conn_tls *t = calloc(1, sizeof(*t));
     if (!t || !bio_method)
         goto fail;
+    t->context = tls_context_ref(context);
     t->ssl = tls_new_ssl(context, server, server_name);
     BIO *bio = t->ssl ? BIO_new(bio_method) : NULL;
     if (!bio)
@@ -127,6 +129,7 @@ void conn_tls_free(struct conn_tls *t)
     conn_tls_free(t->under);
     if (t->begun && !t->handshaken)
         tls_count_handshake(t->ssl, false);
+    tls_context_free(t->context);
     SSL_free(t->ssl);
     chain_free(&t->kept);
     chain_free(&t->plain);
@@ -136,7 +139,12 @@ void conn_tls_free(struct conn_tls *t)
 static void fail_tls(struct conn *c, struct conn_tls *t, bool in_handshake)
 {
     char text[TLS_ERROR_LEN];
+    struct slice answer = in_handshake ? tls_plain_answer(t->context) : (struct slice){0};
     tls_error_text(text, sizeof(text), t->ssl);
+    if (answer.len > 0) { /* the alert would be noise to it */
+        chain_free(&c->out);
+        (void)chain_append(&c->out, answer.data, answer.len);
+    }
     conn_offer_output(c); /* the alert, which tells the peer what is wrong (RFC 8446, 6.2) */
     conn_fail(c, in_handshake ? KV_ETLS : KV_ECLOSED, text);
 }
@@ -151,6 +159,8 @@ static int advance_handshake(struct conn *c, struct conn_tls *t)
     worker_flush_later(c->worker, &c->flush);
     if (result == 1) {
         t->handshaken = true;
+        tls_context_free(t->context);
+        t->context = NULL;
         tls_count_handshake(t->ssl, true);
         conn_become_ready(c);
         return KV_OK;

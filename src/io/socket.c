@@ -2,6 +2,7 @@
 #include "io/socket.h"
 
 #include <netinet/in.h>
+#include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -53,6 +54,32 @@ void socket_progress(int fd, struct socket_progress *out)
 #else
     (void)fd;
 #endif
+}
+
+#define STATE_LISTEN 0x0a /* TCP_LISTEN, as the tables write it */
+
+/* A line of the table: "  0: 0100007F:0BB8 00000000:0000 0A ...". Adds to *lines those that could be read. */
+static bool is_listed(const char *table, uint16_t port, unsigned *lines)
+{
+    char line[512];
+    unsigned local, state;
+    bool found = false;
+    FILE *file = fopen(table, "re");
+    while (file && !found && fgets(line, sizeof(line), file)) {
+        if (sscanf(line, " %*u: %*[0-9A-Fa-f]:%x %*[0-9A-Fa-f]:%*x %x", &local, &state) != 2) /* NOLINT(cert-err34-c) */
+            continue;
+        ++*lines;
+        found = state == STATE_LISTEN && local == port;
+    }
+    if (file)
+        fclose(file);
+    return found;
+}
+
+bool socket_port_is_listened(uint16_t port)
+{
+    unsigned lines = 0;
+    return is_listed("/proc/net/tcp", port, &lines) || is_listed("/proc/net/tcp6", port, &lines) || lines == 0;
 }
 
 void socket_raise_limit(void)

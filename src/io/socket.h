@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* No delay, because output is coalesced already; keepalive, so that a dead peer of a silent connection (an idle
  * WebSocket, a paused upload) is noticed after LIMIT_KEEPALIVE_* at last. A listening socket hands both on to what it
@@ -24,6 +25,10 @@ struct socket_progress {
 
 /* Zeros where the system does not tell. Any thread. */
 void socket_progress(int fd, struct socket_progress *out);
+
+/* Whether anybody on this machine listens on a TCP port, as the kernel's own tables have it: nobody is asked, so no
+ * service takes the question for a connection. True where the system does not tell. Blocks on files of /proc. */
+bool socket_port_is_listened(uint16_t port);
 
 /* Raises the process's soft limit of open descriptors to the hard one: a connection is one, and the usual soft limit of
  * 1024 is meant for programs that use select(2). At the start, before descriptors are many. */

@@ -20,6 +20,7 @@ struct tls_context {
     atomic_uint references;
     SSL_CTX *ssl;
     bool verify;
+    struct slice plain_answer;
 };
 
 /* ---- making contexts ------------------------------------------------------------------------------------------- */
@@ -99,6 +100,18 @@ struct tls_context *tls_context_ref(struct tls_context *context)
 {
     atomic_fetch_add_explicit(&context->references, 1, memory_order_relaxed);
     return context;
+}
+
+void tls_context_set_plain_answer(struct tls_context *context, struct slice answer)
+{
+    context->plain_answer = answer;
+}
+
+struct slice tls_plain_answer(const struct tls_context *context)
+{
+    int reason = ERR_GET_REASON(ERR_peek_error());
+    bool is_http = reason == SSL_R_HTTP_REQUEST || reason == SSL_R_HTTPS_PROXY_REQUEST;
+    return is_http ? context->plain_answer : (struct slice){0};
 }
 
 void tls_context_free(struct tls_context *context)

@@ -29,6 +29,10 @@ struct tls_context *tls_client_context(const char *ca_file, bool verify, const c
 struct tls_context *tls_context_ref(struct tls_context *context);
 void tls_context_free(struct tls_context *context);
 
+/* What a server says, in the clear, to a client that speaks HTTP without TLS; static text. Before the context is used.
+ */
+void tls_context_set_plain_answer(struct tls_context *context, struct slice answer);
+
 /* ---- for the connection code alone ----------------------------------------------------------------------------- */
 
 /*
@@ -38,6 +42,10 @@ void tls_context_free(struct tls_context *context);
  * reference has to be held for it. Free with SSL_free. NULL without memory or for a name that cannot be one.
  */
 struct ssl_st *tls_new_ssl(struct tls_context *context, bool server, struct slice server_name);
+
+/* The text of tls_context_set_plain_answer if this thread's OpenSSL error queue says that the peer spoke HTTP; empty
+ * otherwise. To be called before tls_error_text. */
+struct slice tls_plain_answer(const struct tls_context *context);
 
 /* Counts a server's handshake: completed, or begun and given up. Does nothing for a client's. */
 void tls_count_handshake(struct ssl_st *ssl, bool completed);

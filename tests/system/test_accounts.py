@@ -189,7 +189,7 @@ def test_disabled_user(server, admin):
 
 def test_deleted_user(server, admin):
     token = admin.user(ALICE, "alice")
-    close_by(server, admin, lambda: admin.ok("delete-user", "--email", ALICE), token, "laptop")
+    close_by(server, admin, lambda: admin.ok("delete-user", "--yes", "--email", ALICE), token, "laptop")
     assert refusal(server, token, "laptop")[0] == PERMISSION_DENIED
     assert [n["subdomain"] for n in admin.json("list-names", "--all")] == ["laptop-alice"]
     admin.check()

@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import socket
 import stat
 import subprocess
 import termios
@@ -462,3 +463,45 @@ def test_endpoint_that_is_no_tunnel_server(origin, make_client):
     wait_until(lambda: len(other.connections) >= 2, what="a second try")
     client.program.check()
     other.close()
+
+
+# ---- the log ----
+
+
+def logged(home, server, token, origin, env, *argv):
+    """The levels and the messages in the log of a client whose tunnel was up."""
+    environment = dict(base_environment(home), KAVILO_ENDPOINT=server.endpoint, KAVILO_TOKEN=token, **env)
+    process = subprocess.Popen([TUNNEL, "tunnel", "--url", origin.url, "--log-format", "json", *argv], env=environment, cwd=home,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert "ready" in process.stdout.readline()
+    finally:
+        process.terminate()
+        _, errors = process.communicate(timeout=STEP)
+    lines = [json.loads(line) for line in errors.splitlines()]
+    return {line["level"] for line in lines}, " ".join(line["message"] for line in lines)
+
+
+@pytest.mark.parametrize("value,levels", [
+    ("debug", {"debug", "info"}), ("trace", {"debug", "info"}), ("DEBUG", {"debug", "info"}), ("info", {"info"}),
+    ("error", set()), ("kavilo_tunnel=debug,hyper=error", {"debug", "info"}), ("hyper=debug", {"info", "warn"}),
+    ("warn,kavilo_tunnel::session=debug", {"debug", "info"}), ("loud", {"info", "warn"}), ("", {"info"}),
+])
+def test_log_level_by_the_deployed_clients_variable(home, server, user, origin, value, levels):
+    seen, text = logged(home, server, user.token, origin, {"RUST_LOG": value})
+    assert seen == levels
+    assert ("use --log-level" in text) == ("warn" in levels)
+
+
+def test_flag_is_stronger_than_the_variable(home, server, user, origin):
+    assert logged(home, server, user.token, origin, {"RUST_LOG": "debug"}, "--log-level", "error")[0] == set()
+
+
+def test_service_that_does_not_run_yet(home, server, user, origin):
+    """Said once, at the start, without a connection that a service would have to make sense of."""
+    assert "nothing listens" not in logged(home, server, user.token, origin, {})[1]
+    assert not origin.connections
+    port = origin.port
+    origin.stop_listening()
+    wait_until(lambda: socket.socket().connect_ex(("127.0.0.1", port)) != 0, what="the port is free")
+    assert "nothing listens" in logged(home, server, user.token, origin, {})[1]

@@ -4,6 +4,7 @@ import socket
 
 import pytest
 
+from harness.http1 import Bytes
 from harness.process import run
 from harness.settings import STEP
 from harness.tunnel import BASE_HOST, Client, Server, host_port
@@ -161,3 +162,15 @@ def test_settings_that_make_no_sense(make_server, pair):
     ):
         done = run(server.argv + args, server.env)
         assert done.returncode == 2 and sentence in done.stderr, done
+
+
+@pytest.mark.parametrize("port", ["edge", "control"])
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD", "PUT"])
+def test_plain_http_on_a_tls_port(https, port, method):
+    """An answer that says what is wrong, in the language of who asked."""
+    with socket.create_connection(https.edge if port == "edge" else https.control, timeout=STEP) as sock:
+        sock.sendall(f"{method} / HTTP/1.1\r\nHost: a.tnl.test\r\nContent-Length: 0\r\n\r\n".encode())
+        answer = Bytes(sock, STEP).to_end()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n") and body == b"this port speaks HTTPS: ask for it with https://\n"
+    assert f"Content-Length: {len(body)}".encode() in head

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import stat
 import subprocess
@@ -9,7 +10,7 @@ import subprocess
 import pytest
 
 from harness.process import run
-from harness.settings import ROOT, TUNNELD
+from harness.settings import ROOT, STEP, TUNNELD
 from store_tools import TIME, UUID, Admin, PostgresDatabase, SqliteDatabase
 
 pytest_plugins = ["store_fixtures"]
@@ -38,6 +39,46 @@ def test_create_user_prints_the_slug_alone(admin, database):
     assert database.sql("SELECT email, slug FROM users") == [(ALICE, done.stdout.strip())]
     refused(admin("create-user", "--email", "ALICE@example.com"), 1, "already a user alice@example.com")
     admin.check()
+
+
+def test_delete_user_wants_to_be_meant(admin):
+    admin.user(ALICE)
+    refused(admin("delete-user", "--email", ALICE), 2, "--yes")
+    assert [user["email"] for user in admin.json("list-users")] == [ALICE]
+
+
+@pytest.mark.parametrize("typed,deleted", [(b"yes\n", True), (b"y\n", False), (b"\n", False), (b"no\n", False)])
+def test_delete_user_asks_a_person(admin, typed, deleted):
+    admin.user(ALICE)
+    master, slave = pty.openpty()
+    process = subprocess.Popen([TUNNELD, "admin", "delete-user", "--email", ALICE], stdin=slave, stdout=slave, stderr=slave,
+                               env=admin.env)
+    try:
+        shown = b""
+        while b"Type yes:" not in shown:
+            shown += os.read(master, 1000)
+        os.write(master, typed)
+        assert process.wait(STEP) == (0 if deleted else 1)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(slave)
+        os.close(master)
+    assert ALICE.encode() in shown
+    assert (admin.json("list-users") == []) == deleted
+
+
+def test_issue_token_tells_what_to_do_with_it(admin):
+    """Standard output has the token alone; a person reads which it is, and what the user types."""
+    admin.user(ALICE)
+    done = admin("issue-token", "--email", ALICE, "--name", "laptop", "--endpoint", "https://tnl.test:7777")
+    assert re.fullmatch("[a-z2-7]{52}\n", done.stdout)
+    assert "kavilo-tunnel login --endpoint https://tnl.test:7777\n" in done.stderr
+    assert done.stdout.strip() not in done.stderr and "more of that name" not in done.stderr
+    again = admin("issue-token", "--email", ALICE, "--name", "laptop")
+    assert "there is 1 more of that name" in again.stderr
+    ids = [token["id"] for token in admin.json("list-tokens") if token["name"] == "laptop"]
+    assert len(set(ids)) == 2 and all(any(i in text for i in ids) for text in (done.stderr, again.stderr))
 
 
 @pytest.mark.parametrize(
@@ -137,7 +178,7 @@ def test_json_of_every_command(admin, database):
     assert admin.json("revoke-token", "--id", token["id"]) == {"revoked": 1}
     assert admin.json("migrate") == {"pending": 0, "applied": 0}
     assert admin.json("check") == []
-    assert admin.json("delete-user", "--email", ALICE) == {"email": ALICE, "deleted": True}
+    assert admin.json("delete-user", "--yes", "--email", ALICE) == {"email": ALICE, "deleted": True}
     assert admin.json("list-users") == []
     assert admin.json("list-names", "--all")[0]["email"] is None
     admin.check()
@@ -162,7 +203,7 @@ def test_tables_are_aligned(admin):
 
 def test_wrong_targets(admin):
     admin.user()
-    for words in (["disable-user"], ["enable-user"], ["delete-user"], ["set-slug", "--slug", "x"], ["list-tokens"],
+    for words in (["disable-user"], ["enable-user"], ["delete-user", "--yes"], ["set-slug", "--slug", "x"], ["list-tokens"],
                   ["list-names"], ["revoke-token", "--name", "x"], ["release-name", "--name", "x"]):
         refused(admin(*words, "--email", "bob@example.com"), 1, "no user bob@example.com")
     refused(admin("revoke-token", "--email", ALICE, "--name", "other"), 1, "no token named 'other'")
@@ -256,7 +297,7 @@ def test_moving_from_one_back_end_to_the_other_and_back(cluster, tmp_path):
     places = [SqliteDatabase(tmp_path / "a"), PostgresDatabase(cluster), SqliteDatabase(tmp_path / "b")]
     admins = [Admin(place.url, tmp_path) for place in places]
     admins[0].user("gone@example.com")
-    admins[0].ok("delete-user", "--email", "gone@example.com")
+    admins[0].ok("delete-user", "--yes", "--email", "gone@example.com")
     admins[0].user("jörg@example.com")
     admins[0].user(ALICE, "alice")
     admins[0].ok("issue-token", "--email", ALICE, "--name", 'quotes " and \\', "--expires", "2999-01-01")

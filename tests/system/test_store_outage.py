@@ -263,7 +263,7 @@ def words_of(number):
         ["issue-token", "--email", email, "--name", f"t{number}"],
         ["set-slug", "--email", email, "--slug", f"slug-{number}", "--rewrite"],
         ["release-name", "--subdomain", f"n{number % 40}-kept"],
-        ["delete-user", "--email", f"user{number - 30}@example.com"],
+        ["delete-user", "--yes", "--email", f"user{number - 30}@example.com"],
         ["revoke-token", "--email", email, "--name", f"t{number - 6}"],
     ][number % 6]
 
@@ -297,7 +297,7 @@ def test_killed_while_writing(admin, database):
             promised.append((words[2], out.strip()))
     admin.check()
     users = {u["email"]: u["slug"] for u in admin.json("list-users")}
-    deleted = {words_of(n)[2] for n in range(100, 100 + KILLS) if words_of(n)[0] == "delete-user"}
+    deleted = {words_of(n)[3] for n in range(100, 100 + KILLS) if words_of(n)[0] == "delete-user"}
     for email, slug in promised:
         assert email in deleted or users.get(email) == slug
     admin.ok("create-user", "--email", "after@example.com")
