@@ -3,7 +3,9 @@
 import http.client
 import itertools
 import pathlib
+import random
 import re
+import socket
 import sqlite3
 from urllib.parse import urlsplit
 
@@ -22,6 +24,21 @@ READY = re.compile(
 def host_port(text):
     host, _, port = text.rpartition(":")
     return host.strip("[]"), int(port)
+
+
+def lasting_port(host="127.0.0.1"):
+    """A free port that the kernel gives to nobody by itself: whoever stops and starts again finds it free."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
+        first = int(file.read().split()[0])
+    while True:
+        port = random.SystemRandom().randrange(10000, max(first, 12000))
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+                return port
+            except OSError:
+                continue
 
 
 class User:
@@ -56,6 +73,8 @@ class Server:
     def start(self):
         argv = self.wrap + self.argv
         for name, address in self.listen.items():
+            if address == "127.0.0.1:0":
+                address = f"127.0.0.1:{lasting_port()}"
             argv += [f"--{name}-listen", address]
         self.program = self.programs.start(f"tunneld{next(self.starts)}", argv, self.folder, self.env)
         line = self.program.wait_log(message="listening")
