@@ -3,6 +3,7 @@
 
 #include <netinet/in.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -14,6 +15,7 @@
 #endif
 
 #include "base/limits.h"
+#include "base/slice.h"
 
 static void set(int fd, int level, int option, int value)
 {
@@ -58,15 +60,46 @@ void socket_progress(int fd, struct socket_progress *out)
 
 #define STATE_LISTEN 0x0a /* TCP_LISTEN, as the tables write it */
 
+/* The next word of a line, cut from *line. */
+static struct slice next_word(struct slice *line)
+{
+    size_t start = 0, end;
+    while (start < line->len && line->data[start] == ' ')
+        start++;
+    for (end = start; end < line->len && line->data[end] != ' ' && line->data[end] != '\n';)
+        end++;
+    struct slice word = {line->data + start, end - start};
+    *line = (struct slice){line->data + end, line->len - end};
+    return word;
+}
+
+/* The hexadecimal number at the end of a word. False if there is none. */
+static bool hex_at_end(struct slice word, size_t digits, unsigned *out)
+{
+    *out = 0;
+    for (size_t i = word.len < digits ? 0 : word.len - digits; i < word.len; i++) {
+        static const char digits_of[] = "0123456789ABCDEF";
+        const char *digit = memchr(digits_of, word.data[i], sizeof(digits_of) - 1);
+        if (!digit)
+            return false;
+        *out = *out << 4 | (unsigned)(digit - digits_of);
+    }
+    return word.len >= digits;
+}
+
 /* A line of the table: "  0: 0100007F:0BB8 00000000:0000 0A ...". Adds to *lines those that could be read. */
 static bool is_listed(const char *table, uint16_t port, unsigned *lines)
 {
-    char line[512];
-    unsigned local, state;
+    char text[512];
     bool found = false;
     FILE *file = fopen(table, "re");
-    while (file && !found && fgets(line, sizeof(line), file)) {
-        if (sscanf(line, " %*u: %*[0-9A-Fa-f]:%x %*[0-9A-Fa-f]:%*x %x", &local, &state) != 2) /* NOLINT(cert-err34-c) */
+    while (file && !found && fgets(text, sizeof(text), file)) {
+        struct slice line = slice_of(text);
+        unsigned local, state;
+        (void)next_word(&line); /* its number */
+        struct slice here = next_word(&line);
+        (void)next_word(&line); /* the other end */
+        if (!hex_at_end(here, 4, &local) || !hex_at_end(next_word(&line), 2, &state))
             continue;
         ++*lines;
         found = state == STATE_LISTEN && local == port;
