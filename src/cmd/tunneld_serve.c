@@ -239,6 +239,26 @@ static const char no_tls_answer[] = "HTTP/1.1 400 Bad Request\r\n"
                                     "\r\n" NO_TLS_TEXT;
 _Static_assert(sizeof(NO_TLS_TEXT) - 1 == 49, "the answer has its length");
 
+static void warn_unless_covered(const struct server *server, const char *host, const char *shown, const char *whose)
+{
+    char names[1024];
+    if (tls_server_covers(server->tls, slice_of(host)))
+        return;
+    tls_server_names(server->tls, names, sizeof(names));
+    log_warn(whose, log_str("host", shown), log_str("certificates_for", names));
+}
+
+/* What visitors, and clients, would find out one by one. */
+static void check_names(const struct server *server)
+{
+    const char *base = server->settings->base_host;
+    char host[LIMIT_HOST_BYTES + 16], shown[LIMIT_HOST_BYTES + 16];
+    snprintf(host, sizeof(host), "tunnel.%s", base);
+    snprintf(shown, sizeof(shown), "*.%s", base);
+    warn_unless_covered(server, host, shown, "no certificate is for the hosts of tunnels: browsers will warn of them");
+    warn_unless_covered(server, base, base, "no certificate is for the base host: clients that dial it will refuse it");
+}
+
 static int load_certificates(struct server *server)
 {
     static const char *const http[] = {"h2", "http/1.1", NULL};
@@ -257,6 +277,7 @@ static int load_certificates(struct server *server)
         return cli_failure("%s", error);
     tls_context_set_plain_answer(server->edge_tls, slice_of(no_tls_answer));
     tls_context_set_plain_answer(server->control_tls, slice_of(no_tls_answer));
+    check_names(server);
     return CLI_EXIT_OK;
 }
 

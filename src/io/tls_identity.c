@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <openssl/err.h>
 
@@ -85,6 +84,17 @@ static bool covers(struct slice wildcard, struct slice name)
     size_t label = (size_t)(dot - name.data);
     return slice_equals_nocase((struct slice){wildcard.data + 1, wildcard.len - 1},
                                (struct slice){dot, name.len - label});
+}
+
+void tls_identity_names(const struct tls_identity *identity, char *out, size_t size)
+{
+    for (int i = 0; i < sk_GENERAL_NAME_num(identity->names); i++) {
+        const GENERAL_NAME *entry = sk_GENERAL_NAME_value(identity->names, i);
+        size_t len = strlen(out);
+        if (entry->type == GEN_DNS)
+            snprintf(out + len, size - len, "%s%.*s", len > 0 ? ", " : "", ASN1_STRING_length(entry->d.dNSName),
+                     (const char *)ASN1_STRING_get0_data(entry->d.dNSName));
+    }
 }
 
 enum tls_match tls_identity_match(const struct tls_identity *identity, struct slice name)

@@ -75,6 +75,8 @@ enum tls_match {
     TLS_MATCH_EXACT,
 };
 enum tls_match tls_identity_match(const struct tls_identity *identity, struct slice name);
+/* Adds the DNS names that it is for to the text in `out`, with ", " between them; cut where it ends. */
+void tls_identity_names(const struct tls_identity *identity, char *out, size_t size);
 
 /* ---- tls_tickets.c --------------------------------------------------------------------------------------------- */
 

@@ -263,6 +263,16 @@ static struct tls_identity *load(struct tls_server *server, struct pair *pair, c
     return identity;
 }
 
+#define DATE_LEN sizeof("2027-01-31T12:00:00Z")
+
+static void write_date(int64_t seconds, char out[DATE_LEN])
+{
+    time_t at = (time_t)seconds;
+    struct tm parts;
+    if (!gmtime_r(&at, &parts) || strftime(out, DATE_LEN, "%Y-%m-%dT%H:%M:%SZ", &parts) == 0)
+        out[0] = '\0';
+}
+
 static void renew(struct tls_server *server, struct pair *pair)
 {
     char error[TLS_ERROR_LEN];
@@ -274,12 +284,14 @@ static void renew(struct tls_server *server, struct pair *pair)
                  log_str("cause", error));
         return;
     }
+    char until[DATE_LEN];
+    write_date(fresh->not_after, until);
     pthread_rwlock_wrlock(&server->lock);
     struct tls_identity *old = pair->identity;
     pair->identity = fresh;
     pthread_rwlock_unlock(&server->lock);
     atomic_fetch_add_explicit(&server->reloads, 1, memory_order_relaxed);
-    log_info("certificate loaded", log_str("certificate", pair->files.cert), log_int("not_after", fresh->not_after),
+    log_info("certificate loaded", log_str("certificate", pair->files.cert), log_str("not_after", until),
              log_str("ocsp", fresh->staple.der ? "stapled" : "none"));
     tls_identity_free(old);
 }
@@ -369,6 +381,25 @@ void tls_server_free(struct tls_server *server)
 unsigned tls_server_pairs(const struct tls_server *server)
 {
     return server->count;
+}
+
+bool tls_server_covers(struct tls_server *server, struct slice host)
+{
+    bool covered = false;
+    pthread_rwlock_rdlock(&server->lock);
+    for (unsigned i = 0; i < server->count; i++)
+        covered |= tls_identity_match(server->pairs[i].identity, host) != TLS_MATCH_NONE;
+    pthread_rwlock_unlock(&server->lock);
+    return covered;
+}
+
+void tls_server_names(struct tls_server *server, char *out, size_t size)
+{
+    out[0] = '\0';
+    pthread_rwlock_rdlock(&server->lock);
+    for (unsigned i = 0; i < server->count; i++)
+        tls_identity_names(server->pairs[i].identity, out, size);
+    pthread_rwlock_unlock(&server->lock);
 }
 
 void tls_server_pair_facts(struct tls_server *server, unsigned pair, struct tls_pair_facts *out)

@@ -13,7 +13,11 @@
 #ifndef KV_IO_TLS_SERVER_H
 #define KV_IO_TLS_SERVER_H
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+
+#include "base/slice.h"
 
 struct tls_context;
 struct tls_server;
@@ -57,6 +61,11 @@ struct tls_watch *tls_watch_start(struct tls_server *server);
 void tls_watch_reload(struct tls_watch *watch);
 /* Ends and joins it. NULL is legal. */
 void tls_watch_stop(struct tls_watch *watch);
+
+/* Whether one of the pairs is for this host. Any thread. */
+bool tls_server_covers(struct tls_server *server, struct slice host);
+/* The names that the pairs are for, for a person: "*.example.com, example.com"; cut where out ends. Any thread. */
+void tls_server_names(struct tls_server *server, char *out, size_t size);
 
 /* ---- facts, for metrics; any thread ---------------------------------------------------------------------------- */
 

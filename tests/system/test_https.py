@@ -174,3 +174,17 @@ def test_plain_http_on_a_tls_port(https, port, method):
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n") and body == b"this port speaks HTTPS: ask for it with https://\n"
     assert f"Content-Length: {len(body)}".encode() in head
+
+
+@pytest.mark.parametrize("names,warned", [
+    (("tnl.test", "*.tnl.test"), []),
+    (("tnl.test",), ["*.tnl.test"]),
+    (("*.tnl.test",), ["tnl.test"]),
+    (("else.test", "*.else.test"), ["*.tnl.test", "tnl.test"]),
+    (("*.x.tnl.test", "tnl.test"), ["*.tnl.test"]),
+])
+def test_names_that_no_certificate_has_are_told_at_the_start(make_server, authority, names, warned):
+    server = make_server(tls=authority.issue("some" + str(len(names)), *names))
+    lines = [line for line in server.program.log(level="warn") if line["message"].startswith("no certificate is for")]
+    assert [line["host"] for line in lines] == warned
+    assert all(line["certificates_for"] == ", ".join(names) for line in lines)
