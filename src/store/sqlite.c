@@ -11,9 +11,11 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <pwd.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -128,15 +130,55 @@ static int make_folders(struct sqlite *s)
     return KV_OK;
 }
 
+/* What root makes for a server that runs as somebody else belongs to that somebody: the owner of the folder, or, where
+ * there is none yet, the user whose home it is to be. SQLite itself does the same for the files beside the database. */
+
+/* Makes the database's own folder. False if it is nobody's home, or cannot be made. */
+static bool make_home(const char *folder)
+{
+    const struct passwd *user;
+    setpwent();
+    do
+        user = getpwent();
+    while (user && strcmp(user->pw_dir, folder) != 0);
+    bool made = user && mkdir(folder, 0700) == 0;
+    if (made && chown(folder, user->pw_uid, user->pw_gid) != 0) {
+        rmdir(folder);
+        made = false;
+    }
+    endpwent();
+    return made;
+}
+
+/* The folder of the path, made by root for its owner if it was missing. False if there is none. */
+static bool find_folder(const struct sqlite *s, struct stat *folder)
+{
+    const char *slash = strrchr(s->path, '/');
+    char *name = slash && slash > s->path ? strndup(s->path, (size_t)(slash - s->path)) : NULL;
+    if (!name)
+        return false;
+    bool found = stat(name, folder) == 0;
+    if (!found && errno == ENOENT && make_home(name))
+        found = stat(name, folder) == 0;
+    free(name);
+    return found;
+}
+
 static int make_file(struct sqlite *s)
 {
+    struct stat folder;
+    bool for_somebody = geteuid() == 0 && find_folder(s, &folder) && folder.st_uid != 0;
     int fd = open(s->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd >= 0)
-        return close(fd) == 0 ? KV_OK : KV_EUNAVAIL;
-    if (errno == EEXIST)
+    if (fd < 0 && errno == EEXIST)
         return KV_OK;
+    if (fd >= 0 && (!for_somebody || fchown(fd, folder.st_uid, folder.st_gid) == 0))
+        return close(fd) == 0 ? KV_OK : KV_EUNAVAIL;
     snprintf(s->backend.error, sizeof(s->backend.error), "cannot make the database file %s: %s", s->path,
              strerror(errno));
+    if (fd >= 0) { /* an empty file of root's would be in the server's way */
+        close(fd);
+        unlink(s->path);
+    }
     return KV_EUNAVAIL;
 }
 

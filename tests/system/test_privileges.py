@@ -7,6 +7,7 @@ import pwd
 import re
 import shutil
 import socket
+import stat
 import subprocess
 import tempfile
 
@@ -72,6 +73,21 @@ def user_can_run():
     if subprocess.run([*words, "test", "-x", str(TUNNELD)], check=False).returncode != 0:
         pytest.skip(f"{USER} cannot reach {TUNNELD}")
     return words
+
+
+@needs_root
+def test_root_makes_accounts_for_the_servers_user(folder, make_server):
+    """In the order of the documentation: accounts first, as root, and then the server as its own user."""
+    server = make_server("--user", USER, folder=folder, start=False)
+    user = server.user()
+    owner = pwd.getpwnam(USER).pw_uid
+    made = {path.name: path.stat().st_uid for path in folder.iterdir() if path.name.startswith("tunneld.db")}
+    assert "tunneld.db" in made and set(made.values()) == {owner}, made
+    assert stat.S_IMODE((folder / "tunneld.db").stat().st_mode) == 0o600
+    server.start()
+    server.user("bob@example.com")
+    assert {path.stat().st_uid for path in folder.iterdir() if path.name.startswith("tunneld.db")} == {owner}
+    server.peer(user.token).connected().close()
 
 
 # ---- --user ----
