@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import load
-from programs import ROOT, Programs
+from programs import ROOT
 from websocket import Echo, round_trips
 from ways import OURS, TWO, UPGRADE, service
 

@@ -3,17 +3,16 @@ The ways from a visitor to a service that are compared. Each is a Way: where vis
 and which processes do the work. Those that are started together stay up, so that measurements can take turns.
 
 Fair means here: one thread a hop. Each nginx has one worker, and our server has one (--workers 1), since the client has
-one by nature; sshd, ssh and node are what they are. Nobody writes an access log. nginx keeps as many connections alive
+one by nature; sshd and ssh are what they are. Nobody writes an access log. nginx keeps as many connections alive
 between hops as there are visitors, as does our client to the service.
 """
 
-import contextlib
 import getpass
 import os
 import shutil
 import subprocess
 
-from programs import ROOT, Programs, answers, fail, free_port, until
+from programs import Programs, answers, fail, free_port, until
 
 TWO = "two nginx"  # what everything is compared with
 OURS = "kavilo"
