@@ -8,12 +8,15 @@ declare -A packages=(
     [format]='clang-format-14'
     [lint]='clang-format-14 clang-tidy-14 shellcheck python3-pyflakes python3-pytest'
     [fuzz]='clang-14 libclang-rt-14-dev'
-    [test]='libcmocka-dev b3sum nodejs openssl postgresql-15 sqlite3 curl jq iproute2 procps valgrind python3-pytest
+    [test]='libcmocka-dev b3sum nodejs strace openssl postgresql-15 sqlite3 curl jq iproute2 procps valgrind python3-pytest
             python3-pytest-xdist python3-cryptography python3-grpcio python3-h2 python3-hpack python3-websockets
             nginx libnginx-mod-stream haproxy slowhttptest nftables tinyproxy-bin dante-server microsocks wrk
             systemd chromium'
     [bench]='nginx wrk nghttp2-client curl openssl openssh-server openssh-client python3 valgrind'
 )
+
+# Debian has npm as a package of its own; other builds of Node bring theirs, and the two exclude each other.
+command -v npm >/dev/null || packages[test]+=' npm'
 
 packages_installed() {
     dpkg-query -W -f '${db:Status-Status} ${Package}\n' "$@" 2>/dev/null | sed -n 's/^installed //p' | sort -u

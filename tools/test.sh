@@ -70,7 +70,9 @@ result() { # result NAME STATUS SECONDS
 step() { # step NAME COMMAND...: in front. Always succeeds; the result is counted.
     local name=$1 start=$SECONDS status=0
     printf '\n== %s\n' "$name"
-    "${@:2}" || status=$?
+    mkdir -p "$logs"
+    { "${@:2}" 2>&1 || status=$?; } > >(tee "$logs/front-$start-$RANDOM.log")
+    wait $! 2>/dev/null || true # tee's last lines before ours
     result "$name" "$status" $((SECONDS - start))
 }
 
@@ -93,7 +95,18 @@ join() { # join KEY NAME: waits for a step of the lane behind, shows and counts 
     return "$status"
 }
 
+# Which tests failed, and which were not run and why, out of all that the steps have printed.
+name_tests() {
+    local failures skips
+    failures=$(cat "$logs"/*.log 2>/dev/null | grep -aE '^(FAILED|ERROR) |^[[:space:]]+[0-9]+ - .*\((Failed|Timeout|SEGFAULT|Subprocess aborted)\)$|^ +FAILED ' |
+        grep -avE '^ +FAILED .* [0-9]+ s$' | sort -u || true)
+    skips=$(cat "$logs"/*.log 2>/dev/null | grep -aE '^SKIPPED |\*\*\*Skipped' | sort -u || true)
+    [ -z "$failures" ] || printf '\nfailed:\n%s\n' "$failures"
+    [ -z "$skips" ] || printf '\nnot run, and why:\n%s\n' "$skips"
+}
+
 finish() {
+    name_tests
     printf '\n== summary (%d min %02d s)\n' $((SECONDS / 60)) $((SECONDS % 60))
     printf '%s\n' "${summary[@]}"
     printf '%d passed, %d failed\n' "$passed" "$failed"

@@ -78,10 +78,20 @@ class Namespaces:
         if not ip_command:
             return "network namespaces need iproute2"
         name = f"kv{os.getpid()}t{secrets.token_hex(3)}"
-        tried = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True, check=False)
-        if tried.returncode != 0:
-            return f"the kernel refuses network namespaces: {tried.stderr.strip()}"
-        subprocess.run(["ip", "netns", "del", name], check=False)
+        steps = [["ip", "netns", "add", name],
+                 ["ip", "-n", name, "link", "add", "kv0", "type", "veth", "peer", "name", "kv1"],
+                 ["ip", "netns", "exec", name, "true"],
+                 ["ip", "netns", "exec", name, "nft", "add", "table", "inet", "kavilo"]]
+        try:
+            for step in steps:
+                tried = subprocess.run(step, capture_output=True, text=True, check=False)
+                if tried.returncode != 0:
+                    said = (tried.stderr.strip().splitlines() or ["no reason"])[-1]
+                    return f"network namespaces do not work here: {' '.join(step).replace(name, 'NAME')}: {said}"
+        except FileNotFoundError as error:
+            return f"network namespaces need {error.filename}"
+        finally:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
         return None
 
     def pair(self):

@@ -2,6 +2,7 @@
 
 import http.client
 import itertools
+import os
 import pathlib
 import random
 import re
@@ -26,19 +27,35 @@ def host_port(text):
     return host.strip("[]"), int(port)
 
 
-def lasting_port(host="127.0.0.1"):
-    """A free port that the kernel gives to nobody by itself: whoever stops and starts again finds it free."""
-    with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
-        first = int(file.read().split()[0])
-    while True:
-        port = random.SystemRandom().randrange(10000, max(first, 12000))
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-                return port
-            except OSError:
-                continue
+class LastingPorts:
+    """Free ports that the kernel gives to nobody by itself: whoever stops and starts again finds his own free. Tests that
+    run at once have ranges of their own, and each port comes once a round."""
+
+    RANGES = 16
+
+    def __init__(self):
+        with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
+            last = max(int(file.read().split()[0]), 12000)
+        worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % self.RANGES
+        size = (last - 10000) // self.RANGES
+        self.first, self.size = 10000 + worker * size, size
+        self.next = random.SystemRandom().randrange(size)
+
+    def take(self):
+        for _ in range(self.size):
+            port = self.first + self.next
+            self.next = (self.next + 1) % self.size
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("127.0.0.1", port))
+                    return port
+                except OSError:
+                    continue
+        raise AssertionError("no port is free")
+
+
+LASTING = LastingPorts()
 
 
 class User:
@@ -74,7 +91,7 @@ class Server:
         argv = self.wrap + self.argv
         for name, address in self.listen.items():
             if address == "127.0.0.1:0":
-                address = f"127.0.0.1:{lasting_port()}"
+                address = f"127.0.0.1:{LASTING.take()}"
             argv += [f"--{name}-listen", address]
         self.program = self.programs.start(f"tunneld{next(self.starts)}", argv, self.folder, self.env)
         line = self.program.wait_log(message="listening")
